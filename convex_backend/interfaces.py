@@ -1,0 +1,265 @@
+"""The seams, written as contracts: what each side may rely on.
+
+One interface, one caller, and for each the rules of order and failure in prose. Source: ``docs/internals.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+
+@attrs.frozen(slots=True)
+class DocumentWrite:
+    """One document version of a commit.
+
+    :param tablet: internal table identity.
+    :param id: 16 bytes, unique within the tablet.
+    :param json: canonical JSON text of the new version, or ``None`` for a deletion.
+    :param had_previous: whether a live version exists before this commit (it moves to history).
+    """
+
+    tablet: int
+    id: bytes
+    json: bytes | None
+    had_previous: bool
+
+
+@attrs.frozen(slots=True)
+class IndexWrite:
+    """One index entry added (``added``) or removed by a commit. ``key`` is sort-key bytes, unique within the index.
+
+    :param ts: for an entry added by a backfill, the timestamp of the document version it belongs to; ``None`` means the commit's.
+    """
+
+    index: int
+    key: bytes
+    tablet: int
+    id: bytes
+    added: bool
+    ts: int | None = None
+
+
+@attrs.frozen(slots=True)
+class LedgerEntry:
+    """A mutation's stored answer (A9): ``result`` is opaque bytes, ``created_ms`` wall-clock milliseconds."""
+
+    session: str
+    request: int
+    result: bytes
+    created_ms: int
+
+
+@attrs.frozen(slots=True)
+class StoredResult:
+    """What the ledger holds for one (session, request)."""
+
+    ts: int
+    result: bytes
+
+
+@attrs.frozen(slots=True)
+class Commit:
+    """All that one commit writes, at one timestamp (int64 ns)."""
+
+    ts: int
+    documents: tuple[DocumentWrite, ...] = ()
+    indexes: tuple[IndexWrite, ...] = ()
+    ledger: tuple[LedgerEntry, ...] = ()
+    meta: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@attrs.frozen(slots=True)
+class Row:
+    """A document as an index yields it. ``key`` is the entry's sort-key bytes; ``ts`` the commit that wrote this version."""
+
+    key: bytes
+    id: bytes
+    ts: int
+    json: bytes
+
+
+class IPersistence(Interface):
+    """The durable store (E6). Knows rows, not what they mean.
+
+    Order: one ``write`` at a time (the committer waits for one before it starts the next); commits come in ascending ``ts``, all greater than
+    ``last_ts``. Reads in this process may see a group as soon as its transaction is in the file, which can be before the Deferred of
+    ``write`` fires; callers correct for that (the overlay).
+
+    Failure: when ``write`` fails with anything, either all commits of the group are in the file or none; the caller must call ``recover`` before the
+    next ``write`` and believe the timestamp that it returns. ``recover`` that fails means the store is lost to this process.
+
+    Positions and limits: every synchronous read takes a row limit and returns at most that many rows; it runs in the caller's thread and must be short.
+    """
+
+    last_ts = Attribute("int: greatest timestamp known to be in the file (0 for a new one); valid after open()")
+
+    def open() -> Deferred[None]:
+        """Open or create the file, run migrations, read ``last_ts``. Raises ``ConvexError`` code ``DatabaseInUse`` when
+        another process holds the file, ``DatabaseTooNew`` when the file's schema is newer than this code."""
+
+    def close() -> Deferred[None]:
+        """Finish what runs, checkpoint, close every connection."""
+
+    def write(commits: Sequence[Commit]) -> Deferred[None]:
+        """Write the group in one transaction; fires when it is durable (fsync done), then ``last_ts`` is the last commit's."""
+
+    def recover() -> Deferred[int]:
+        """After a failed write: drop and reopen the writing connection, return the last timestamp in the file."""
+
+    def get(tablet: int, id: bytes) -> Row | None:
+        """The current version of one document; ``key`` is the id."""
+
+    def scan_documents(tablet: int, lower: bytes, upper: bytes | None, reverse: bool, limit: int) -> list[Row]:
+        """Current documents of a tablet with ``lower <= id < upper`` in id order; ``key`` is the id."""
+
+    def scan_index(index: int, lower: bytes, upper: bytes | None, reverse: bool, limit: int) -> list[Row]:
+        """Current entries with ``lower <= key < upper`` in key order, joined to their current documents."""
+
+    def get_at(tablet: int, id: bytes, ts: int) -> Deferred[Row | None]:
+        """One document as of ``ts``, from current rows and history (a worker thread)."""
+
+    def scan_documents_at(
+        tablet: int, lower: bytes, upper: bytes | None, reverse: bool, limit: int, ts: int
+    ) -> Deferred[list[Row]]:
+        """``scan_documents`` as of ``ts`` (a worker thread)."""
+
+    def scan_index_at(
+        index: int, lower: bytes, upper: bytes | None, reverse: bool, limit: int, ts: int
+    ) -> Deferred[list[Row]]:
+        """``scan_index`` as of ``ts`` (a worker thread)."""
+
+    def count_documents(tablet: int) -> Deferred[int]:
+        """Number of current documents of a tablet (a worker thread)."""
+
+    def ledger_get(session: str, request: int) -> StoredResult | None:
+        """The stored answer of a mutation, if it is still kept."""
+
+    def prune_ledger(older_than_ms: int, max_bytes: int, keep_after_ms: int, limit: int) -> Deferred[int]:
+        """Delete at most ``limit`` entries created before ``older_than_ms``, and the oldest ones while all together are over ``max_bytes``
+        (never one created after ``keep_after_ms``). Returns how many were deleted."""
+
+    def prune_history(before_ts: int, limit: int) -> Deferred[int]:
+        """Delete at most ``limit`` history rows whose ``to_ts <= before_ts``. Returns how many were deleted. Restartable at any point."""
+
+    def delete_index(index: int, limit: int) -> Deferred[int]:
+        """Delete at most ``limit`` current and history entries of a dropped index. Returns how many."""
+
+    def get_meta(key: str) -> bytes | None:
+        """A meta value as last written."""
+
+
+class IClock(Interface):
+    """Wall time and timers. The reactor plus ``time.time_ns``; a test clock in tests."""
+
+    def now_ns() -> int:
+        """Wall-clock nanoseconds since the epoch."""
+
+
+class CallHost(Protocol):
+    """What a running function's syscalls reach. One per try of one call; made by the application, used by ``functions``."""
+
+    async def syscall(self, op: str, args: bytes, consumed: dict[str, int] | None) -> SyscallReply:
+        """Answer one asynchronous syscall.
+
+        :param args: JSON text as the npm package made it.
+        :param consumed: rows of prefetched pages consumed since the last report, by query id (A3).
+        :raises ConvexError: a user error; thrown into JavaScript as ``Error(message)`` and catchable there.
+        :raises Transient: ends the run uncatchably.
+        """
+
+    def consumed(self, consumed: dict[str, int]) -> None:
+        """The last report of consumed rows, which comes with the result."""
+
+
+@attrs.frozen(slots=True)
+class SyscallReply:
+    """A syscall's answer. ``body`` is raw JSON, or page rows joined by newlines; ``meta`` as in ``docs/internals.md`` section 7."""
+
+    body: bytes
+    meta: dict[str, object] = attrs.field(factory=dict)
+
+
+@attrs.frozen(slots=True)
+class ModuleRef:
+    """One module of a call's closure: canonical path and the hash of its runnable form."""
+
+    path: str
+    hash: str
+
+
+@attrs.frozen(slots=True)
+class CallSpec:
+    """All that a child needs to run one exported function.
+
+    :param kind: ``query``, ``mutation`` or ``action``.
+    :param module: canonical module path, ``dir/mod.js``.
+    :param export: export name.
+    :param args: JSON text of the array of arguments.
+    :param closure: every module that a static import may reach, the module itself included.
+    :param seed: 32 bytes; the run's random seed.
+    :param now_ms: the run's frozen time (queries, mutations), integer ms.
+    :param import_seed: 32 bytes, fixed at push; import-phase randomness.
+    :param import_ms: fixed at push; import-phase time in ms.
+    :param env: environment variables visible to the component.
+    :param request_id: 16 hex digits, for error texts.
+    :param trusted_timeout_seconds: wall limit for actions.
+    """
+
+    kind: str
+    module: str
+    export: str
+    args: bytes
+    closure: tuple[ModuleRef, ...]
+    seed: bytes
+    now_ms: int
+    import_seed: bytes
+    import_ms: float
+    env: dict[str, str]
+    env_version: str
+    request_id: str
+    timeout_seconds: float
+
+
+@attrs.frozen(slots=True)
+class LogLine:
+    """One console line (``runtime.md`` section 7.2). ``timestamp`` in ms."""
+
+    messages: tuple[str, ...]
+    level: str
+    timestamp: float
+    truncated: bool = False
+    code: str | None = None
+
+
+@attrs.frozen(slots=True)
+class FunctionError:
+    """A function's own failure.
+
+    :param message: rendered text with mapped frames, as ``runtime.md`` section 8.1, without a request id.
+    :param data: JSON text of a ConvexError's data, or ``None``.
+    :param system: ends the whole call tree (time, memory); a parent cannot catch it.
+    """
+
+    message: str
+    data: bytes | None = None
+    system: bool = False
+
+
+@attrs.frozen(slots=True)
+class Outcome:
+    """What one run gave. Exactly one of ``value`` (JSON text) and ``error`` is set.
+
+    :param cpu_seconds: JS thread time.
+    :param observed: of ``time``, ``random``, ``import_time``, ``import_random`` and ``env:NAME``.
+    """
+
+    value: bytes | None
+    error: FunctionError | None
+    log_lines: tuple[LogLine, ...]
+    observed: frozenset[str]
+    cpu_seconds: float
