@@ -112,7 +112,7 @@ class Coalescer(Generic[K, T]):
     async def _run(self, key: K, waiters: Waiters[T], make: Callable[[], Awaitable[T]]) -> None:
         try:
             result = await make()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to every waiter
             del self._running[key]
             waiters.fail(error)
         else:
