@@ -93,7 +93,7 @@ class IPersistence(Interface):
     Failure: when ``write`` fails with anything, either all commits of the group are in the file or none; the caller must call ``recover`` before the
     next ``write`` and believe the timestamp that it returns. ``recover`` that fails means the store is lost to this process.
 
-    Positions and limits: every synchronous read takes a row limit and returns at most that many rows; it runs in the caller's thread and must be short.
+    Limits: a synchronous read takes a row limit, runs in the caller's thread and must be short.
     """
 
     last_ts = Attribute("int: greatest timestamp known to be in the file (0 for a new one); valid after open()")
