@@ -127,7 +127,7 @@ class LiveUpdate:
 
 
 class LiveClient(Protocol):
-    """One connection's set of live queries (A7). Not shared; calls are made by one worker, one at a time."""
+    """One connection's set of live queries (A7). Not shared; every method is synchronous and cheap."""
 
     def add(self, query_id: int, query: QuerySpec) -> None:
         """Subscribe. A path that cannot be parsed raises ``BadRequest``; everything else is a failed query later."""
@@ -136,24 +136,26 @@ class LiveClient(Protocol):
         """Unsubscribe; unknown ids raise ``KeyError``."""
 
     def set_identity(self, identity: Identity) -> None:
-        """Every query is evaluated again under *identity* at the next :meth:`advance`."""
+        """Every query is evaluated under *identity* before the next update; a result equal to the last one is not repeated."""
 
-    async def advance(self, at_least: int) -> LiveUpdate:
-        """Evaluate what is stale and return one consistent update.
+    def take(self, at_least: int) -> LiveUpdate | None:
+        """The next consistent update, if all queries are valid at one timestamp that is not below *at_least*.
 
-        :param at_least: the update's timestamp is not below this (a commit the client must see).
-        Cancelling drops the update; the next call returns a complete one.
+        :param at_least: a commit that the client must see (0 = none). The update's ``ts`` is never below that of the one before.
+        :returns: ``None`` while results are still being computed; then ``on_ready`` is called when it is worth asking again. An
+            update may be empty. Each change is handed out once: the caller must send what it took.
         """
 
     def close(self) -> None:
-        """Drop every subscription."""
+        """Drop every subscription; ``on_ready`` is not called any more."""
 
 
 class Live(Protocol):
     """Where connections get their :class:`LiveClient`."""
 
-    def connect(self, identity: Identity, on_stale: Callable[[], None]) -> LiveClient:
-        """:param on_stale: called, once until the next ``advance``, when a subscribed query may have changed."""
+    def connect(self, identity: Identity, on_ready: Callable[[], None]) -> LiveClient:
+        """:param on_ready: called from the reactor when a subscribed query has a new result, or when a :meth:`LiveClient.take`
+        that gave ``None`` is worth repeating. Spurious calls are possible; a call is never missing."""
 
 
 @attrs.frozen(slots=True)
