@@ -5,7 +5,7 @@ One interface, one caller, and for each the rules of order and failure in prose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -175,6 +175,28 @@ class CallHost(Protocol):
     def consumed(self, consumed: dict[str, int]) -> None:
         """The last report of consumed rows, which comes with the result."""
 
+    def begin(self, link: CallLink) -> None:
+        """Called once, before the first syscall: *link* reaches the child that runs this try."""
+
+    def complete(self, outcome: Outcome) -> Outcome:
+        """Called once when the function has ended by itself: the last word on its value (returns validator, warnings).
+
+        :raises Transient: the run must not be believed; raised to the caller of ``run``.
+        """
+
+    def abandon(self) -> None:
+        """Called instead of :meth:`complete` when this try will give nothing (cancelled, child lost, fatal error)."""
+
+
+class CallLink(Protocol):
+    """What a :class:`CallHost` may ask of the child that runs it (F6)."""
+
+    async def run_nested(self, spec: CallSpec, host: CallHost) -> Outcome:
+        """Run *spec* in the same child, in a context of its own, while the caller is suspended. Never waits for admission.
+
+        :returns: the child's outcome; never one whose error is ``system``: such an error ends the whole tree, and this call never returns.
+        """
+
 
 @attrs.frozen(slots=True)
 class SyscallReply:
@@ -207,7 +229,11 @@ class CallSpec:
     :param import_ms: fixed at push; import-phase time in ms.
     :param env: environment variables visible to the component.
     :param request_id: 16 hex digits, for error texts.
-    :param trusted_timeout_seconds: wall limit for actions.
+    :param env_version: changes whenever ``env`` does.
+    :param timeout_seconds: wall limit for actions.
+    :param component: path of the component (``""`` for the app).
+    :param tables: numbers of the component's user tables by name, for ``normalizeId``.
+    :param admitted: part of work that was admitted before (a re-run of a mutation, a call made by a running action): never queued.
     """
 
     kind: str
@@ -223,17 +249,26 @@ class CallSpec:
     env_version: str
     request_id: str
     timeout_seconds: float
+    component: str = ""
+    tables: Mapping[str, int] = attrs.field(factory=dict)
+    admitted: bool = False
 
 
 @attrs.frozen(slots=True)
 class LogLine:
-    """One console line (``runtime.md`` section 7.2). ``timestamp`` in ms."""
+    """One console line (``runtime.md`` section 7.2). ``timestamp`` in ms.
+
+    :param component_path: of the nested call that wrote the line; ``None`` for the called function's own lines.
+    :param udf_path: likewise, canonical (``dir/mod.js:f``).
+    """
 
     messages: tuple[str, ...]
     level: str
     timestamp: float
     truncated: bool = False
     code: str | None = None
+    component_path: str | None = None
+    udf_path: str | None = None
 
 
 @attrs.frozen(slots=True)
