@@ -1,0 +1,148 @@
+// Builds dist/ from src/ and the packages of package-lock.json: `npm ci --ignore-scripts && node build.mjs`.
+//
+//   src/main.mjs          -> dist/main.mjs         one ES module for the host side, packages bundled in
+//   src/bridge.js         -> dist/bridge.js        copied: one function expression, compiled inside each context
+//   src/globals/<g>.js    -> dist/globals/<g>.js   one function expression (bridge, use) => exports, per group
+//   src/globals/groups.json -> dist/globals.json   which group defines which global
+//   (packages)            -> dist/THIRD_PARTY_NOTICES.txt
+//
+// The output depends on the inputs only (no dates, no absolute paths). dist/ is replaced as a whole, so a build that fails half way
+// leaves the previous one in place.
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const source = join(here, "src");
+const target = join(here, "dist");
+const staging = join(here, ".dist-staging");
+
+/** Paths of bundled input files, relative to here; their packages go into the notices. */
+const bundled = new Set();
+
+const common = {
+  absWorkingDir: here,
+  bundle: true,
+  write: false,
+  metafile: true,
+  target: "node24",
+  charset: "utf8",
+  legalComments: "none",
+  logLevel: "warning",
+};
+
+// A package built for browsers and servers alike looks for faster host functions on the global object. Inside a context those
+// names are our own lazy accessors (or absent), so the answer is known when we build.
+const absentInContexts = {
+  "globalThis.Buffer": "undefined",
+  "globalThis.Deno": "undefined",
+  "globalThis.HermesInternal": "undefined",
+  "globalThis.TextDecoder": "undefined",
+  "globalThis.TextEncoder": "undefined",
+};
+
+/** Module replacements inside bundled packages: which file of which package, and what stands in for it. */
+const replacements = [
+  { importer: /whatwg-url/, specifier: /^\.\/encoding$/, file: "globals/vendor/utf8.js" },
+  { importer: /whatwg-url/, specifier: /^@exodus\/bytes\/encoding\.js$/, file: "globals/vendor/empty.js" },
+  { importer: /whatwg-url/, specifier: /^@exodus\/bytes\/whatwg\.js$/, file: "globals/vendor/percent-encode.js" },
+  { importer: /whatwg-url/, specifier: /^tr46$/, file: "globals/vendor/idna.js" },
+  { importer: /object-inspect/, specifier: /^\.\/util\.inspect$/, file: "globals/vendor/empty.js" },
+];
+
+const contextPackages = {
+  name: "context-packages",
+  setup(builder) {
+    builder.onResolve({ filter: /.*/ }, ({ importer, path }) => {
+      const found = replacements.find((one) => one.importer.test(importer) && one.specifier.test(path));
+      return found && { path: join(source, found.file) };
+    });
+    // "package:x/y.js" names a file of a package past its "exports" map.
+    builder.onResolve({ filter: /^package:/ }, ({ path }) => ({ path: join(here, "node_modules", path.slice("package:".length)) }));
+  },
+};
+
+function note(result) {
+  for (const path of Object.keys(result.metafile.inputs)) bundled.add(path);
+  return result.outputFiles[0].text;
+}
+
+async function buildGroup(name) {
+  const code = note(
+    await build({
+      ...common,
+      entryPoints: [join(source, "globals", `${name}.js`)],
+      format: "cjs",
+      platform: "neutral",
+      mainFields: ["module", "main"],
+      define: absentInContexts,
+      minifySyntax: true,
+      minifyWhitespace: true,
+      plugins: [contextPackages],
+    }),
+  );
+  return `(function (bridge, use) {"use strict";const module={exports:{}};${code.trimEnd()}\nreturn module.exports;})`;
+}
+
+async function buildHost(entry) {
+  return note(
+    await build({
+      ...common,
+      entryPoints: [join(source, entry)],
+      format: "esm",
+      platform: "node",
+      // CommonJS packages that ask for node built-ins need a require.
+      banner: { js: 'import { createRequire as __createRequire } from "node:module";const require=__createRequire(import.meta.url);' },
+    }),
+  );
+}
+
+function packageDirectory(path) {
+  const parts = path.split("/");
+  const at = parts.lastIndexOf("node_modules");
+  if (at < 0) return null;
+  return parts.slice(0, at + (parts[at + 1].startsWith("@") ? 3 : 2)).join("/");
+}
+
+function notices() {
+  const directories = [...new Set([...bundled].map(packageDirectory).filter(Boolean))].sort();
+  const chapters = directories.map((directory) => {
+    const manifest = JSON.parse(readFileSync(join(here, directory, "package.json"), "utf8"));
+    const files = readdirSync(join(here, directory)).filter((file) => /^(licen[cs]e|notice|copying)/i.test(file)).sort();
+    if (files.length === 0 && !manifest.license) throw new Error(`${manifest.name} states no licence`);
+    const texts = files.map((file) => readFileSync(join(here, directory, file), "utf8").replace(/\r\n/g, "\n").trim());
+    return [`${manifest.name} ${manifest.version} (${manifest.license})`, ...texts].join("\n\n");
+  });
+  return (
+    "The files beside this one contain code of these packages.\n\n" +
+    chapters.join(`\n\n${"-".repeat(80)}\n\n`) +
+    "\n"
+  );
+}
+
+function output(name, text) {
+  const path = join(staging, ...name.split("/"));
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+}
+
+rmSync(staging, { recursive: true, force: true });
+mkdirSync(staging, { recursive: true });
+
+const groups = JSON.parse(readFileSync(join(source, "globals", "groups.json"), "utf8"));
+const names = Object.keys(groups).sort();
+const texts = await Promise.all(names.map(buildGroup));
+names.forEach((name, i) => output(`globals/${name}.js`, texts[i]));
+output(
+  "globals.json",
+  `${JSON.stringify({ groups: Object.fromEntries(names.map((name) => [name, { file: `globals/${name}.js`, ...groups[name] }])) }, null, 1)}\n`,
+);
+for (const entry of ["main.mjs"]) {
+  if (existsSync(join(source, entry))) output(entry, await buildHost(entry));
+}
+if (existsSync(join(source, "bridge.js"))) cpSync(join(source, "bridge.js"), join(staging, "bridge.js"));
+output("THIRD_PARTY_NOTICES.txt", notices());
+
+rmSync(target, { recursive: true, force: true });
+renameSync(staging, target);
