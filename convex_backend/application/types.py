@@ -5,6 +5,8 @@ The front ends (``web/``, ``sync/``) see ``Application`` and these types only.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from typing import Protocol
 
@@ -32,6 +34,11 @@ class Identity:
     def is_admin(self) -> bool:
         """Whether internal functions, components and ``_system`` functions are open to this caller."""
         return self.kind in ("admin", "acting_user", "system")
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Equal for identities that functions cannot tell apart."""
+        return self.kind if self.attributes is None else json.dumps([self.kind, self.attributes], sort_keys=True)
 
     @property
     def log_name(self) -> str:
