@@ -1,0 +1,1 @@
+"""The query engine: plans, filters, streams and pages."""
