@@ -1,0 +1,91 @@
+"""The console script ``convex-backend``: what an operator does beside the running server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from convex_backend import __version__
+from convex_backend.application.keys import Keys, check_instance_name, parse_secret
+from convex_backend.service.configuration import DEFAULT_INSTANCE_NAME, DEFAULT_LOCAL_STORAGE, fail
+from convex_backend.service.instance import BadCredentials, read_credentials
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="convex-backend",
+        description="Tools for an operator of convex-backend. The server itself is started by: twistd -n convex-backend",
+    )
+    parser.add_argument("--version", action="version", version=f"convex-backend {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    admin_key = commands.add_parser(
+        "admin-key",
+        help="print an admin key for the deployment",
+        description="Print an admin key on one line. Every key printed stays valid until the instance secret changes. "
+        "The server need not be running, but must have been started once, unless name and secret are given.",
+    )
+    admin_key.add_argument(
+        "--local-storage",
+        metavar="DIR",
+        default=os.environ.get("CONVEX_LOCAL_STORAGE") or DEFAULT_LOCAL_STORAGE,
+        help=f"the server's directory [env CONVEX_LOCAL_STORAGE; default: {DEFAULT_LOCAL_STORAGE}]",
+    )
+    admin_key.add_argument(
+        "--instance-name",
+        default=os.environ.get("INSTANCE_NAME") or None,
+        help="instead of the stored one [env INSTANCE_NAME]",
+    )
+    admin_key.add_argument(
+        "--instance-secret",
+        metavar="HEX",
+        default=os.environ.get("INSTANCE_SECRET") or None,
+        help="instead of the stored one [env INSTANCE_SECRET]",
+    )
+    admin_key.add_argument("--read-only", action="store_true", help="the key may look at everything and change nothing")
+    return parser
+
+
+def _admin_key(arguments: argparse.Namespace) -> str:
+    name: str | None = arguments.instance_name
+    secret: bytes | None = None
+    try:
+        if name is not None:
+            check_instance_name(name)
+    except ValueError as error:
+        fail(f"--instance-name {error}")
+    try:
+        if arguments.instance_secret is not None:
+            secret = parse_secret(arguments.instance_secret)
+    except ValueError as error:
+        fail(f"--instance-secret {error}")
+    if secret is None:
+        try:
+            stored = read_credentials(Path(arguments.local_storage))
+        except BadCredentials as error:
+            fail(str(error))
+        if stored is None:
+            fail(
+                f"no credentials in {Path(arguments.local_storage).absolute()}: start the server once, or name its directory by "
+                "--local-storage"
+            )
+        name, secret = name or stored.name, stored.secret
+    return Keys(name or DEFAULT_INSTANCE_NAME, secret, os.urandom, time.time).issue(read_only=arguments.read_only)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    :param argv: arguments without the program's name; by default those of the process.
+    :returns: the exit code.
+    """
+    arguments = _parser().parse_args(argv)
+    print(_admin_key(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
