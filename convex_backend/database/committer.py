@@ -1,0 +1,550 @@
+"""The committer: validates, orders and publishes every commit of the deployment (A1, A4, A5, A6).
+
+::
+
+    commit() -> pass lanes -> validate -> assign ts -> write log, overlay, on_pending     (pending: running mutations may read it)
+                                                          |
+                        queue -> one persistence.write per group, one at a time          (durable: durable_ts moves, on_durable, answers)
+                                                          | error
+                                                  recover -> drop what is not in the file, on_failed(durable_ts)
+
+While a group is written, commits pile up (within bounds) and the next group takes them all. Source: ``docs/internals.md`` section 5,
+``runtime.md`` section 10.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from convex_backend.database.lanes import Lanes, LaneTicket
+from convex_backend.database.overlay import Overlay
+from convex_backend.database.reads import ReadSet
+from convex_backend.database.snapshot import SnapshotManager
+from convex_backend.database.timestamps import next_timestamp
+from convex_backend.database.write_log import CommitEvent, ConflictInfo, DocumentChange, WriteLog, written_keys
+from convex_backend.deferreds import Waiters, from_coroutine, run_detached
+from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault, StorageFailed
+from convex_backend.interfaces import Commit, DocumentWrite, IndexWrite, LedgerEntry
+
+__all__ = ["CommitEvent", "CommitRequest", "Committer", "CommitterLimits", "ConflictInfo", "DocumentChange"]
+
+_FAILED_RANGES = 64
+_COMMIT_BYTES = 200
+_SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_TIME_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Clock(Protocol):
+    """The part of ``IClock`` that the committer uses."""
+
+    def now_ns(self) -> int:
+        """Wall-clock nanoseconds since the epoch."""
+
+
+@attrs.frozen(slots=True)
+class CommitRequest:
+    """What a transaction wants to commit.
+
+    :param snapshot_ts: the timestamp that it read at.
+    :param reads: all that it read; every document that it changes is read as a point first.
+    :param changes: at most one for each document.
+    :param ledger: a mutation's answer to keep (A9).
+    :param writer: path of the function, for the conflict text of others.
+    :param extra_index_writes: entries added by a backfill: not conflict-checked against readers, not seen before they are durable.
+    :param meta: persistence meta values to set, by key; ``None`` deletes.
+    :param lane: the mutation's ticket; its lanes are released once the commit is pending.
+    """
+
+    snapshot_ts: int
+    reads: ReadSet
+    changes: tuple[DocumentChange, ...] = ()
+    ledger: LedgerEntry | None = None
+    writer: str | None = None
+    extra_index_writes: tuple[IndexWrite, ...] = ()
+    meta: tuple[tuple[str, bytes | None], ...] = ()
+    lane: LaneTicket | None = None
+
+
+@attrs.frozen(slots=True)
+class CommitterLimits:
+    """Bounds of the commit queue.
+
+    :param queue_commits: commits that may wait for their group, the one being written included.
+    :param queue_bytes: the same in bytes of documents, keys and answers.
+    :param group_commits: commits in one group. :param group_bytes: their bytes (at least one commit is taken).
+    """
+
+    queue_commits: int = 8192
+    queue_bytes: int = 64 * 1024 * 1024
+    group_commits: int = 512
+    group_bytes: int = 16 * 1024 * 1024
+
+
+class _Pending:
+    """A commit that is validated and not yet durable."""
+
+    __slots__ = ("bytes", "commit", "event", "waiter")
+
+    def __init__(self, commit: Commit, event: CommitEvent, bytes: int) -> None:
+        self.commit = commit
+        self.event = event
+        self.bytes = bytes
+        self.waiter: Deferred[int] = Deferred(_ignore_cancel)
+
+
+def _ignore_cancel(_: Deferred[int]) -> None:
+    """A caller that goes away leaves its commit in the queue; ``Deferred.cancel`` then raises in the caller only."""
+
+
+def _unknown_name(tablet: int, id: bytes) -> tuple[str | None, str | None]:
+    return None, None
+
+
+def _do_nothing_fatal(reason: str) -> None:
+    """Without an owner to tell, the committer only refuses further commits."""
+
+
+class Committer:
+    """The single order of commits.
+
+    :param persistence: an opened ``IPersistence``.
+    :param clock: wall time for timestamps.
+    :param reactor: clock for lanes and measured durations.
+    :param registry: where the metrics go.
+    :param fatal: called once, with a line for the operator, when the store is lost (A5); nothing is committed any more.
+    :param name_document: (tablet, internal id) to (table name, document id text) for conflict texts; may be set later.
+
+    :ivar durable_ts: everything up to here is in the file and was published.
+    :ivar pending_ts: the newest validated commit; running mutations read here.
+    :ivar on_pending: called synchronously with each ``CommitEvent`` at validation, after the log and the overlay have it. One that raises
+        fails this commit only, and ``on_failed`` follows.
+    :ivar on_durable: called with the group's ``list[CommitEvent]``, ascending, after ``durable_ts`` moved and before anybody is answered.
+    :ivar on_failed: called with a timestamp: every pending commit above it is gone; transactions that began above it get ``Rerun``.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        persistence: Any,
+        clock: Clock,
+        reactor: IReactorTime,
+        registry: CollectorRegistry,
+        *,
+        fatal: Callable[[str], None] = _do_nothing_fatal,
+        name_document: Callable[[int, bytes], tuple[str | None, str | None]] = _unknown_name,
+        limits: CommitterLimits | None = None,
+        lanes: Lanes | None = None,
+        log_window_seconds: float = 300.0,
+        log_max_keys: int = 200_000,
+    ) -> None:
+        self.persistence = persistence
+        self.limits = limits or CommitterLimits()
+        self.lanes = lanes or Lanes(reactor, registry)
+        self.name_document = name_document
+        self.on_pending: list[Callable[[CommitEvent], None]] = []
+        self.on_durable: list[Callable[[list[CommitEvent]], None]] = []
+        self.on_failed: list[Callable[[int], None]] = []
+        self._clock = clock
+        self._reactor = reactor
+        self._fatal = fatal
+        last = persistence.last_ts
+        self.durable_ts: int = last
+        self.pending_ts: int = last
+        self.write_log = WriteLog(last, window_seconds=log_window_seconds, max_keys=log_max_keys)
+        self.snapshots = SnapshotManager(persistence, Overlay(last))
+        self._last_assigned: int = last
+        self._queue: deque[_Pending] = deque()
+        self._queued_bytes = 0
+        self._in_write = 0
+        self._writing = False
+        self._recovering = False
+        self._recovered: Waiters[None] = Waiters()
+        self._drained: Waiters[None] = Waiters()
+        self._durable_waits: deque[tuple[int, Deferred[None]]] = deque()
+        self._failed_ranges: deque[tuple[int, int]] = deque(maxlen=_FAILED_RANGES)
+        self._state = "new"
+        self._make_metrics(registry)
+
+    def _make_metrics(self, registry: CollectorRegistry) -> None:
+        self._commits_total = Counter("convex_database_commits_total", "Commits made durable.", registry=registry)
+        self._group_size = Histogram(
+            "convex_database_group_commits", "Commits in one group.", buckets=_SIZE_BUCKETS, registry=registry
+        )
+        self._group_seconds = Histogram(
+            "convex_database_group_seconds", "Time to write one group.", buckets=_TIME_BUCKETS, registry=registry
+        )
+        self._failures_total = Counter(
+            "convex_database_group_failures_total", "Groups that could not be written.", registry=registry
+        )
+        self._refused_total = Counter(
+            "convex_database_commits_refused_total", "Commits refused because the queue was full.", registry=registry
+        )
+        for name, text, read in (
+            ("convex_database_pending_commits", "Commits that are not durable yet.", lambda: self._waiting_commits()),
+            ("convex_database_pending_bytes", "Bytes of commits that are queued.", lambda: self._queued_bytes),
+            ("convex_database_write_log_keys", "Keys in the write log.", lambda: self.write_log.key_count),
+            ("convex_database_overlay_keys", "Index entries in the overlay.", lambda: self.snapshots.overlay.size),
+            ("convex_database_open_snapshots", "Open snapshots.", lambda: self.snapshots.open_count),
+        ):
+            Gauge(name, text, registry=registry).set_function(read)
+
+    def _waiting_commits(self) -> int:
+        return len(self._queue) + self._in_write
+
+    # Life
+
+    async def start(self) -> None:
+        """Commit an empty transaction at the present, so that no timestamp of an earlier run is used again (A10)."""
+        if self._state != "new":
+            raise RuntimeError("the committer was started before")
+        self._state = "running"
+        await self._append(CommitRequest(self.pending_ts, ReadSet()), 0)
+
+    async def stop(self) -> None:
+        """Refuse new commits and return when the queued ones are durable or have failed."""
+        if self._state == "running":
+            self._state = "stopping"
+        while self._writing:
+            await self._drained.wait()
+
+    # Commits
+
+    async def commit(self, request: CommitRequest) -> int:
+        """Validate, order and store *request*.
+
+        Without changes it is valid at its snapshot: nothing is validated, and without a ledger entry nothing is written; the answer still waits
+        until what it may have read is durable.
+
+        :returns: the commit timestamp, once durable; for a read-only request its snapshot timestamp.
+        :raises OccConflict: what it read was overtaken. A given ticket then owns the lane of the conflict, for the re-run.
+        :raises Rerun: its snapshot saw commits that failed, or its ticket gave up to break a cycle; run it again.
+        :raises StorageFailed: its group could not be written; it has not happened.
+        :raises Overloaded: ``CommitterFullError``: the queue is full; ``ServerStopping``.
+        Cancelling drops the answer; once pending, the commit still happens. Callers shield it.
+        """
+        self._check_open()
+        ticket = request.lane
+        if not (request.changes or request.extra_index_writes or request.meta):
+            self._check_alive(request)
+            if request.ledger is None:
+                if ticket is not None:
+                    ticket.release_all()
+                if request.snapshot_ts > self.durable_ts:
+                    await self.wait_durable(request.snapshot_ts)
+                return request.snapshot_ts
+            while self._recovering:
+                await self._recovered.wait()
+            self._check_alive(request)
+            return await self._append(request, 0)
+        if ticket is None:
+            ticket = self.lanes.ticket()
+            try:
+                await self._pass_lanes(request, ticket)
+                await self._validate_request(request)
+            finally:
+                ticket.release_all()
+        else:
+            await self._pass_lanes(request, ticket)
+            await self._validate_request(request)
+        return await self._append(request, 0)
+
+    async def _pass_lanes(self, request: CommitRequest, ticket: LaneTicket) -> None:
+        """Wait until no other ticket owns a lane that this commit writes into, and no recovery is under way."""
+        while True:
+            if self._recovering:
+                await self._recovered.wait()
+                continue
+            if ticket.gave_up:
+                raise Rerun("The mutation made way for an older one.")
+            lane = self.lanes.blocking(ticket, written_keys(request.changes))
+            if lane is None:
+                break
+            await ticket.enter(lane)
+        self._check_open()
+        self._check_alive(request)
+
+    async def _validate_request(self, request: CommitRequest) -> None:
+        conflict = self.write_log.conflict(request.reads, request.snapshot_ts, self.pending_ts)
+        if conflict is None:
+            return
+        if request.lane is None:
+            self.lanes.mark(conflict)
+        else:
+            await self.lanes.after_conflict(request.lane, conflict)
+        raise self._occ_conflict(conflict, request.writer)
+
+    def _occ_conflict(self, conflict: ConflictInfo, own_path: str | None) -> OccConflict:
+        table = document = writer = None
+        if conflict.tablet is not None and conflict.id is not None:
+            table, document = self.name_document(conflict.tablet, conflict.id)
+        if conflict.writer is not None:
+            writer = (
+                "Another call to this mutation" if conflict.writer == own_path else f'A call to "{conflict.writer}"'
+            )
+        return OccConflict(table, document, writer)
+
+    def validate(self, reads: ReadSet, since_ts: int) -> ConflictInfo | None:
+        """The first overlap of *reads* with a commit in ``(since_ts, pending_ts]``, or ``None`` when they still hold."""
+        return self.write_log.conflict(reads, since_ts, self.pending_ts)
+
+    async def advance_to(self, ts: int) -> None:
+        """Make ``durable_ts`` at least *ts*, by an empty commit if needed (A10).
+
+        :raises ServerFault: *ts* is in the future.
+        """
+        if ts <= self.durable_ts:
+            return
+        if ts > self.pending_ts and ts > self._clock.now_ns():
+            raise ServerFault(f"Timestamp {ts} is in the future.")
+        self._check_open()
+        while self._recovering:
+            await self._recovered.wait()
+        if ts <= self.pending_ts:
+            await self.wait_durable(ts)
+        else:
+            await self._append(CommitRequest(self.pending_ts, ReadSet()), ts)
+
+    async def wait_durable(self, ts: int) -> None:
+        """Return when ``durable_ts`` has reached *ts*, which is not above ``pending_ts``.
+
+        :raises Rerun: the pending commits up to *ts* have failed.
+        Cancelling only stops the wait.
+        """
+        if ts > self.durable_ts:
+            waiter: Deferred[None] = Deferred(_ignore_cancel)
+            self._durable_waits.append((ts, waiter))
+            await waiter
+
+    def _check_open(self) -> None:
+        if self._state == "running":
+            return
+        if self._state == "lost":
+            raise StorageFailed
+        raise Overloaded("ServerStopping", "The server is stopping. Try again later.")
+
+    def _check_alive(self, request: CommitRequest) -> None:
+        snapshot_ts = request.snapshot_ts
+        for low, high in self._failed_ranges:
+            if low < snapshot_ts <= high:
+                raise Rerun("The snapshot saw commits that could not be made durable.")
+
+    async def _append(self, request: CommitRequest, at_least: int) -> int:
+        """Give the validated request its timestamp, publish it as pending and queue it. No ``await`` before it is queued."""
+        size = _size(request)
+        limits = self.limits
+        if self._waiting_commits() >= limits.queue_commits or (
+            self._queued_bytes and self._queued_bytes + size > limits.queue_bytes
+        ):
+            self._refused_total.inc()
+            raise Overloaded(
+                "CommitterFullError",
+                "Too many concurrent commits in a short period of time. Spread your writes out over time or throttle them "
+                "to avoid errors.",
+            )
+        ts = max(next_timestamp(self._last_assigned, self._clock.now_ns()), at_least)
+        before = self.pending_ts
+        changes = request.changes
+        event = CommitEvent(ts, changes, request.writer, written_keys(changes))
+        self._last_assigned = self.pending_ts = ts
+        self.write_log.append(event)
+        self.snapshots.append(event)
+        try:
+            for listener in self.on_pending:
+                listener(event)
+        except Exception as error:
+            self._log.failure("a listener refused commit {ts}", ts=ts)
+            self._drop_above(before, ts)
+            raise ServerFault from error
+        pending = _Pending(_commit(ts, request), event, size)
+        self._queue.append(pending)
+        self._queued_bytes += size
+        if not self._writing:
+            self._writing = True
+            run_detached("the commit writer", self._write_groups())
+        if request.lane is not None:
+            request.lane.release_all()
+        return await pending.waiter
+
+    # Groups
+
+    def _take_group(self) -> list[_Pending]:
+        queue, limits = self._queue, self.limits
+        group: list[_Pending] = []
+        size = 0
+        while queue and len(group) < limits.group_commits:
+            size += queue[0].bytes
+            if group and size > limits.group_bytes:
+                break
+            group.append(queue.popleft())
+        self._in_write = len(group)
+        return group
+
+    def _start_write(self, group: list[_Pending]) -> Deferred[None]:
+        return from_coroutine(self._write(group))
+
+    async def _write(self, group: list[_Pending]) -> None:
+        started = self._reactor.seconds()
+        await self.persistence.write([pending.commit for pending in group])
+        self._group_seconds.observe(self._reactor.seconds() - started)
+        self._group_size.observe(len(group))
+
+    async def _write_groups(self) -> None:
+        """Write until the queue is empty. The next group is handed to the writer thread before the last one is published."""
+        try:
+            group = self._take_group()
+            write = self._start_write(group)
+            while group:
+                try:
+                    await write
+                except Exception as error:  # noqa: BLE001 - any failure of the store takes the way of A5
+                    group = await self._recover(group, error)
+                    following: list[_Pending] = []
+                else:
+                    following = self._take_group()
+                    if following:
+                        write = self._start_write(following)
+                self._publish(group)
+                if not following:
+                    following = self._take_group()
+                    if following:
+                        write = self._start_write(following)
+                group = following
+        finally:
+            self._writing = False
+            self._drained.fire(None)
+
+    def _publish(self, group: list[_Pending]) -> None:
+        """The group is in the file: tell the listeners, then answer."""
+        if not group:
+            return
+        events = [pending.event for pending in group]
+        self._queued_bytes -= sum(pending.bytes for pending in group)
+        self._commits_total.inc(len(group))
+        self.durable_ts = durable_ts = events[-1].ts
+        self.snapshots.advance(durable_ts)
+        self.write_log.prune(durable_ts)
+        for listener in self.on_durable:
+            try:
+                listener(events)
+            except Exception:  # noqa: BLE001 - the commits are durable; one listener's fault must not keep others from hearing
+                self._log.failure("a listener failed on durable commits up to {ts}", ts=durable_ts)
+        waits, self._durable_waits = self._durable_waits, deque()
+        for pending in group:
+            _answer(pending.waiter, pending.event.ts)
+        for ts, waiter in waits:
+            if ts <= durable_ts:
+                _answer(waiter, None)
+            else:
+                self._durable_waits.append((ts, waiter))
+
+    async def _recover(self, group: list[_Pending], error: Exception) -> list[_Pending]:
+        """A group failed (A5): learn what is in the file, drop the rest.
+
+        Until the store has answered, pending data stays readable, because the file may hold it; new commits wait.
+
+        :returns: the commits of *group* that are in the file after all.
+        """
+        self._failures_total.inc()
+        self._log.failure("a group of {n} commits could not be written", failure=Failure(error), n=len(group))
+        self._recovering = True
+        try:
+            last = await self.persistence.recover()
+        except Exception as lost:  # noqa: BLE001 - whatever it is, the store is gone for this process
+            self._log.failure("the store could not be reopened", failure=Failure(lost))
+            self._state = "lost"
+            self._fail_pending(group, self.durable_ts)
+            self._fatal(f"The database could not be reopened after a failed write ({lost}); stopping.")
+            return []
+        stored = [pending for pending in group if pending.event.ts <= last]
+        if len(stored) < len(group):
+            floor = stored[-1].event.ts if stored else self.durable_ts
+            self._fail_pending(group[len(stored) :], floor)
+        else:
+            self._end_recovery()
+        return stored
+
+    def _fail_pending(self, lost: list[_Pending], floor: int) -> None:
+        """Everything pending above *floor* is gone: the rest of the group, and all that was queued behind it."""
+        lost = lost + list(self._queue)
+        self._queue.clear()
+        self._in_write = 0
+        self._queued_bytes -= sum(pending.bytes for pending in lost)
+        self._drop_above(floor, self._last_assigned)
+        waits, self._durable_waits = self._durable_waits, deque()
+        self._end_recovery()
+        for pending in lost:
+            _fail(pending.waiter, StorageFailed())
+        for ts, waiter in waits:
+            if ts > floor:
+                _fail(waiter, Rerun("The snapshot saw commits that could not be made durable."))
+            else:
+                self._durable_waits.append((ts, waiter))
+
+    def _end_recovery(self) -> None:
+        self._recovering = False
+        self._recovered.fire(None)
+
+    def _drop_above(self, floor: int, highest: int) -> None:
+        """Take back the pending commits in ``(floor, highest]``; their timestamps are not used again."""
+        self._failed_ranges.append((floor, highest))
+        self.pending_ts = floor
+        self.write_log.drop_above(floor)
+        self.snapshots.drop_above(floor)
+        for listener in self.on_failed:
+            try:
+                listener(floor)
+            except Exception:  # noqa: BLE001 - every listener must hear of it
+                self._log.failure("a listener failed on dropped commits above {ts}", ts=floor)
+
+
+def _answer(waiter: Deferred[Any], value: object) -> None:
+    if not waiter.called:
+        waiter.callback(value)
+
+
+def _fail(waiter: Deferred[Any], error: Exception) -> None:
+    if not waiter.called:
+        waiter.errback(Failure(error))
+
+
+def _size(request: CommitRequest) -> int:
+    """Bytes that a request holds while it is queued, roughly."""
+    size = _COMMIT_BYTES
+    for change in request.changes:
+        size += _COMMIT_BYTES + len(change.new_json or b"") + len(change.old_json or b"")
+        for _, old_key, new_key in change.index_changes:
+            size += len(old_key or b"") + len(new_key or b"")
+    for write in request.extra_index_writes:
+        size += len(write.key)
+    if request.ledger is not None:
+        size += len(request.ledger.result)
+    return size
+
+
+def _commit(ts: int, request: CommitRequest) -> Commit:
+    """The rows that the store writes. An index entry whose key stays the same is not rewritten."""
+    documents = []
+    indexes: list[IndexWrite] = []
+    for change in request.changes:
+        tablet, document = change.tablet, change.id
+        documents.append(DocumentWrite(tablet, document, change.new_json, change.old_json is not None))
+        for index, old_key, new_key in change.index_changes:
+            if old_key == new_key:
+                continue
+            if old_key is not None:
+                indexes.append(IndexWrite(index, old_key, tablet, document, False))
+            if new_key is not None:
+                indexes.append(IndexWrite(index, new_key, tablet, document, True))
+    indexes.extend(request.extra_index_writes)
+    ledger = (request.ledger,) if request.ledger is not None else ()
+    return Commit(ts, tuple(documents), tuple(indexes), ledger, request.meta)
