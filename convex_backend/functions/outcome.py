@@ -5,7 +5,9 @@ Source: ``docs/internals.md`` section 7; ``runtime.md`` sections 2.2, 7.3 and 8.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import orjson
@@ -51,11 +53,9 @@ def read_result(
 
     :param nested: lines of nested calls by syscall seq.
     :param streamed: lines that came before, in LOG frames.
-    :raises ValueError: the child broke the protocol.
+    :raises ValueError, KeyError, TypeError: the child broke the protocol.
     """
-    tree = orjson.loads(meta)
-    if not isinstance(tree, dict):
-        raise ValueError("RESULT meta is not an object")
+    tree = loads_lenient(meta)
     logs = tree.get("logs")
     lines = cap([*streamed, *flatten(logs or (), nested)]) if logs or nested or streamed else ()
     observed = _observed(tree.get("observed"))
@@ -87,14 +87,34 @@ def _observed(tree: object) -> frozenset[str]:
 
 
 def read_lines(meta: bytes) -> list[LogLine]:
-    """The lines of a LOG frame. :raises ValueError: not lines."""
-    return [parse_line(line) for line in orjson.loads(meta)["lines"]]
+    """The lines of a LOG frame. :raises ValueError, KeyError, TypeError: not lines."""
+    return [parse_line(line) for line in loads_lenient(meta)["lines"]]
+
+
+def loads_lenient(text: bytes) -> Any:
+    """Decode JSON made by the runner, where console text may hold lone surrogates (they become question marks)."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return orjson.loads(_replace_surrogates(json.loads(text)))
+
+
+def _replace_surrogates(tree: object) -> bytes:
+    return json.dumps(tree, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def dumps_lenient(tree: object) -> bytes:
+    """JSON text; lone surrogates, which UTF-8 cannot hold, become question marks."""
+    try:
+        return orjson.dumps(tree)
+    except TypeError:
+        return _replace_surrogates(tree)
 
 
 def error_reply(error: Exception) -> tuple[bytes, bytes]:
     """Meta and body of the SYSRESULT that throws *error* into JavaScript, catchable there."""
     body = error.error.data or b"" if isinstance(error, FunctionFailed) else b""
-    return orjson.dumps({"error": {"message": str(error)}}), body
+    return dumps_lenient({"error": {"message": str(error)}}), body
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -1,0 +1,106 @@
+"""The state of calls and children as the pool keeps it."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from convex_backend.functions.frames import Frame
+from convex_backend.functions.runner_process import Child
+from convex_backend.interfaces import CallHost, CallSpec, LogLine, Outcome
+
+
+@attrs.frozen(slots=True)
+class Lost:
+    """A try that gave nothing because its child went away.
+
+    :param suspect: this call may be what ended the child.
+    :param out_of_memory: the child ended for want of memory.
+    """
+
+    suspect: bool
+    out_of_memory: bool
+
+
+class SlotState(Enum):
+    """The life of a child in the pool."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    """Said hello, gets no calls: replaces a lost child at once."""
+    READY = "ready"
+    DRAINING = "draining"
+    """Gets no new calls; closed when its last one ends."""
+    QUARANTINE = "quarantine"
+    """Runs one suspect alone."""
+
+
+@attrs.define(eq=False, slots=True)
+class Slot:
+    """One child and what runs in it.
+
+    :param target: the state that follows STARTING.
+    :param hello: fires when it said hello.
+    :param roots: number of root calls, the child's load.
+    :param calls: every call by id, nested ones too.
+    :param condemned: outcome for the root that the watchdog killed the child for.
+    :param stalled: one entry into JavaScript has been running for longer than a watchdog tick.
+    """
+
+    child: Child
+    state: SlotState
+    target: SlotState
+    hello: Deferred[Slot] | None = None
+    roots: int = 0
+    calls: dict[int, Call] = attrs.field(factory=dict)
+    condemned: tuple[Call, Outcome] | None = None
+    kill_reason: str | None = None
+    stalled: bool = False
+    spoke: bool = False
+    hello_timer: IDelayedCall | None = None
+    entry: tuple[int, int] | None = None
+    entry_since: float = 0.0
+    entry_cpu: float | None = None
+    stopped_since: float | None = None
+    quiet_since: float | None = None
+    resident: int = 0
+
+
+@attrs.define(eq=False, slots=True)
+class Call:
+    """One try of one call in one child.
+
+    :param done: fires with the outcome, or with :class:`Lost`; fails with what ends the run from outside JavaScript.
+    :param queue: syscalls not yet begun, in order.
+    :param serving: what answers syscalls now (one for queries and mutations, up to eight for actions).
+    :param nested_lines: log lines of finished nested calls by the seq of their syscall.
+    """
+
+    id: int
+    spec: CallSpec
+    host: CallHost
+    slot: Slot
+    parent: Call | None
+    started: float
+    root: Call = attrs.field(init=False)
+    done: Deferred[Outcome | Lost] = attrs.field(init=False)
+    alive: bool = True
+    action: bool = False
+    queue: deque[Frame] = attrs.field(factory=deque)
+    serving: dict[int, Deferred[Any] | None] = attrs.field(factory=dict)
+    current_seq: int = 0
+    syscall_since: float | None = None
+    syscall_seconds: float = 0.0
+    nested: list[Call] = attrs.field(factory=list)
+    nested_lines: dict[int, list[LogLine]] = attrs.field(factory=dict)
+    nested_observed: set[str] = attrs.field(factory=set)
+    streamed: list[LogLine] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.root = self if self.parent is None else self.parent.root
+        self.action = self.spec.kind not in ("query", "mutation")
