@@ -45,6 +45,8 @@ _INT64: Final = Struct("<q")
 _FLOAT64: Final = Struct("<d")
 _MINUS_ZERO_TOKEN: Final = re.compile(rb"-0[\s,\]}]|-0\Z")
 _SORTED: Final = orjson.OPT_SORT_KEYS
+_parse_json: Final = orjson.loads
+_print_json: Final = orjson.dumps
 
 # Field names that were checked before; programs use few, and the check is most of the cost of a short field.
 _KNOWN_NAMES_LIMIT: Final = 20_000
@@ -55,9 +57,9 @@ def _learn_name(name: str) -> None:
     error = field_name_error(name)
     if error:
         raise InvalidValue(error, "InvalidFieldName")
-    if len(_known_names) >= _KNOWN_NAMES_LIMIT:
-        _known_names.clear()
     if len(name) <= 64:
+        if len(_known_names) >= _KNOWN_NAMES_LIMIT:
+            _known_names.clear()
         _known_names.add(name)
 
 
@@ -166,19 +168,15 @@ def _is_undefined(tree: dict[str, Any]) -> bool:
     return len(tree) == 1 and tree.get("$undefined", tree) is None
 
 
-def _parse(text: bytes | str) -> Any:
-    try:
-        tree = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidValue(str(error), "InvalidJson") from None
+def _keep_minus_zero(text: bytes | str, tree: Any) -> Any:
+    """Parse again, slowly, if *text* may hold the token ``-0``: orjson reads it as integer zero, which loses the sign."""
     data = text.encode() if isinstance(text, str) else text
-    if b"-0" in data and _MINUS_ZERO_TOKEN.search(data):
-        # orjson reads the token -0 as integer zero, which would lose the sign.
-        try:
-            return json.loads(text, parse_int=float)
-        except RecursionError:
-            raise too_nested() from None
-    return tree
+    if not _MINUS_ZERO_TOKEN.search(data):
+        return tree
+    try:
+        return json.loads(data, parse_int=float)
+    except RecursionError:
+        raise too_nested() from None
 
 
 def loads(text: bytes | str, *, allow_undefined: bool = False, allow_commit_ts: bool = False) -> Any:
@@ -186,7 +184,20 @@ def loads(text: bytes | str, *, allow_undefined: bool = False, allow_commit_ts: 
 
     :raises InvalidValue: also for text that is not JSON in UTF-8 (code ``InvalidJson``).
     """
-    return from_json(_parse(text), allow_undefined=allow_undefined, allow_commit_ts=allow_commit_ts)
+    try:
+        tree = _parse_json(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidValue(str(error), "InvalidJson") from None
+    if (b"-0" in text) if type(text) is bytes else ("-0" in text):
+        tree = _keep_minus_zero(text, tree)
+    if not allow_undefined:
+        # As from_json, without its call: this is the hottest function of the package.
+        if type(tree) is dict:
+            return _decode_object(tree, 0, allow_commit_ts)
+        if type(tree) is list:
+            _decode_array(tree, 0, allow_commit_ts)
+            return tree
+    return from_json(tree, allow_undefined=allow_undefined, allow_commit_ts=allow_commit_ts)
 
 
 def _special(value: Any) -> Any:
@@ -254,7 +265,7 @@ def to_json(value: Value | Undefined) -> Any:
 
 def dumps(value: Value | Undefined) -> bytes:
     """:returns: the canonical JSON text of *value* in UTF-8."""
-    return orjson.dumps(_special(value), option=_SORTED)
+    return _print_json(_special(value), option=_SORTED)
 
 
 def _clean(value: Value) -> Any:

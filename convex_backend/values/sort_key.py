@@ -22,6 +22,8 @@ from typing import Any, Final
 from convex_backend.values.kinds import UNDEFINED, Undefined, Value
 
 _FLOAT: Final = Struct(">d")
+_TAG_AND_BITS: Final = Struct(">BQ")
+_BITS: Final = Struct(">Q")
 _ALL_BITS: Final = 0xFFFFFFFFFFFFFFFF
 _SIGN_BIT: Final = 0x8000000000000000
 _INT_WIDTHS: Final = {0x09: 1, 0x0A: 2, 0x0B: 4, 0x0C: 8, 0x07: 1, 0x06: 2, 0x05: 4, 0x04: 8}
@@ -43,9 +45,8 @@ def _encode_int(value: int) -> bytes:
 
 
 def _encode_float(value: float) -> bytes:
-    bits = int.from_bytes(_FLOAT.pack(value), "big")
-    bits = bits ^ _ALL_BITS if bits & _SIGN_BIT else bits | _SIGN_BIT
-    return b"\x0d" + bits.to_bytes(8, "big")
+    bits: int = _BITS.unpack(_FLOAT.pack(value))[0]
+    return _TAG_AND_BITS.pack(0x0D, bits ^ _ALL_BITS if bits & _SIGN_BIT else bits | _SIGN_BIT)
 
 
 def _encode_object(value: dict[str, Any]) -> bytes:
