@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from convex_backend.database.lanes import Lanes, LaneTicket
 from convex_backend.database.overlay import Overlay
-from convex_backend.database.reads import ReadSet
+from convex_backend.database.reads import Point, ReadSet
 from convex_backend.database.snapshot import SnapshotManager
 from convex_backend.database.timestamps import next_timestamp
 from convex_backend.database.write_log import CommitEvent, ConflictInfo, DocumentChange, WriteLog, written_keys
@@ -190,7 +190,7 @@ class Committer:
             "convex_database_commits_refused_total", "Commits refused because the queue was full.", registry=registry
         )
         for name, text, read in (
-            ("convex_database_pending_commits", "Commits that are not durable yet.", lambda: self._waiting_commits()),
+            ("convex_database_pending_commits", "Commits that are not durable yet.", self._waiting_commits),
             ("convex_database_pending_bytes", "Bytes of commits that are queued.", lambda: self._queued_bytes),
             ("convex_database_write_log_keys", "Keys in the write log.", lambda: self.write_log.key_count),
             ("convex_database_overlay_keys", "Index entries in the overlay.", lambda: self.snapshots.overlay.size),
@@ -208,7 +208,7 @@ class Committer:
         if self._state != "new":
             raise RuntimeError("the committer was started before")
         self._state = "running"
-        await self._append(CommitRequest(self.pending_ts, ReadSet()), 0)
+        await self._append(CommitRequest(self.pending_ts, ReadSet()), (), None)
 
     async def stop(self) -> None:
         """Refuse new commits and return when the queued ones are durable or have failed."""
@@ -244,21 +244,23 @@ class Committer:
                 return request.snapshot_ts
             while self._recovering:
                 await self._recovered.wait()
+            self._check_open()
             self._check_alive(request)
-            return await self._append(request, 0)
-        if ticket is None:
-            ticket = self.lanes.ticket()
-            try:
-                await self._pass_lanes(request, ticket)
-                await self._validate_request(request)
-            finally:
-                ticket.release_all()
-        else:
-            await self._pass_lanes(request, ticket)
+            return await self._append(request, (), ticket)
+        keys = written_keys(request.changes)
+        if ticket is not None:
+            await self._pass_lanes(request, keys, ticket)
             await self._validate_request(request)
-        return await self._append(request, 0)
+            return await self._append(request, keys, ticket)
+        ticket = self.lanes.ticket()
+        try:
+            await self._pass_lanes(request, keys, ticket)
+            await self._validate_request(request)
+            return await self._append(request, keys, ticket)
+        finally:
+            ticket.release_all()
 
-    async def _pass_lanes(self, request: CommitRequest, ticket: LaneTicket) -> None:
+    async def _pass_lanes(self, request: CommitRequest, keys: tuple[Point, ...], ticket: LaneTicket) -> None:
         """Wait until no other ticket owns a lane that this commit writes into, and no recovery is under way."""
         while True:
             if self._recovering:
@@ -266,7 +268,7 @@ class Committer:
                 continue
             if ticket.gave_up:
                 raise Rerun("The mutation made way for an older one.")
-            lane = self.lanes.blocking(ticket, written_keys(request.changes))
+            lane = self.lanes.blocking(ticket, keys)
             if lane is None:
                 break
             await ticket.enter(lane)
@@ -302,17 +304,20 @@ class Committer:
 
         :raises ServerFault: *ts* is in the future.
         """
-        if ts <= self.durable_ts:
-            return
-        if ts > self.pending_ts and ts > self._clock.now_ns():
-            raise ServerFault(f"Timestamp {ts} is in the future.")
-        self._check_open()
-        while self._recovering:
-            await self._recovered.wait()
-        if ts <= self.pending_ts:
-            await self.wait_durable(ts)
-        else:
-            await self._append(CommitRequest(self.pending_ts, ReadSet()), ts)
+        while ts > self.durable_ts:
+            if self._recovering:
+                await self._recovered.wait()
+                continue
+            if ts > self.pending_ts and ts > self._clock.now_ns():
+                raise ServerFault(f"Timestamp {ts} is in the future.")
+            self._check_open()
+            if ts <= self.pending_ts:
+                try:
+                    await self.wait_durable(ts)
+                except Rerun:
+                    continue  # those commits failed; an empty one takes their place
+            else:
+                await self._append(CommitRequest(self.pending_ts, ReadSet()), (), None, at_least=ts)
 
     async def wait_durable(self, ts: int) -> None:
         """Return when ``durable_ts`` has reached *ts*, which is not above ``pending_ts``.
@@ -338,8 +343,13 @@ class Committer:
             if low < snapshot_ts <= high:
                 raise Rerun("The snapshot saw commits that could not be made durable.")
 
-    async def _append(self, request: CommitRequest, at_least: int) -> int:
-        """Give the validated request its timestamp, publish it as pending and queue it. No ``await`` before it is queued."""
+    async def _append(
+        self, request: CommitRequest, keys: tuple[Point, ...], ticket: LaneTicket | None, *, at_least: int = 0
+    ) -> int:
+        """Give the validated request its timestamp, publish it as pending, queue it, release the lanes of *ticket*.
+
+        Nothing is awaited between validation and the queue: waking others earlier would let them commit in between.
+        """
         size = _size(request)
         limits = self.limits
         if self._waiting_commits() >= limits.queue_commits or (
@@ -354,7 +364,7 @@ class Committer:
         ts = max(next_timestamp(self._last_assigned, self._clock.now_ns()), at_least)
         before = self.pending_ts
         changes = request.changes
-        event = CommitEvent(ts, changes, request.writer, written_keys(changes))
+        event = CommitEvent(ts, changes, request.writer, keys)
         self._last_assigned = self.pending_ts = ts
         self.write_log.append(event)
         self.snapshots.append(event)
@@ -371,8 +381,8 @@ class Committer:
         if not self._writing:
             self._writing = True
             run_detached("the commit writer", self._write_groups())
-        if request.lane is not None:
-            request.lane.release_all()
+        if ticket is not None:
+            ticket.release_all()
         return await pending.waiter
 
     # Groups
@@ -419,6 +429,9 @@ class Committer:
                     if following:
                         write = self._start_write(following)
                 group = following
+        except Exception as error:  # noqa: BLE001 - what the store holds was not published: nothing may follow
+            self._log.failure("the commit writer failed", failure=Failure(error))
+            self._lose(group, f"The committer failed ({error}); stopping.")
         finally:
             self._writing = False
             self._drained.fire(None)
@@ -461,9 +474,7 @@ class Committer:
             last = await self.persistence.recover()
         except Exception as lost:  # noqa: BLE001 - whatever it is, the store is gone for this process
             self._log.failure("the store could not be reopened", failure=Failure(lost))
-            self._state = "lost"
-            self._fail_pending(group, self.durable_ts)
-            self._fatal(f"The database could not be reopened after a failed write ({lost}); stopping.")
+            self._lose(group, f"The database could not be reopened after a failed write ({lost}); stopping.")
             return []
         stored = [pending for pending in group if pending.event.ts <= last]
         if len(stored) < len(group):
@@ -472,6 +483,11 @@ class Committer:
         else:
             self._end_recovery()
         return stored
+
+    def _lose(self, group: list[_Pending], reason: str) -> None:
+        self._state = "lost"
+        self._fail_pending(group, self.durable_ts)
+        self._fatal(reason)
 
     def _fail_pending(self, lost: list[_Pending], floor: int) -> None:
         """Everything pending above *floor* is gone: the rest of the group, and all that was queued behind it."""
