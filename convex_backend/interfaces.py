@@ -175,6 +175,12 @@ class CallHost(Protocol):
     def consumed(self, consumed: dict[str, int]) -> None:
         """The last report of consumed rows, which comes with the result."""
 
+    def open_query(self, query_id: int, query: bytes) -> None:
+        """``1.0/queryStream``, a notice without an answer: *query* is the query's JSON text. Its errors come with the first next."""
+
+    def close_query(self, query_id: int) -> None:
+        """``1.0/queryCleanup``, a notice too; harmless for an id that is not open."""
+
     def begin(self, link: CallLink) -> None:
         """Called once, before the first syscall: *link* reaches the child that runs this try."""
 

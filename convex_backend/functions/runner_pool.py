@@ -45,6 +45,7 @@ from convex_backend.interfaces import CallHost, CallSpec, ModuleRef, Outcome, Sy
 
 ACTION_CONCURRENCY = 8
 """Syscalls of one action that are answered at once (``runtime.md`` 2.4)."""
+NOTICES = frozenset({"1.0/queryStream", "1.0/queryCleanup"})
 MAX_QUEUED_SYSCALLS = 65536
 MAX_REPLAYS = 3
 """An innocent call that loses its child more often than this is treated as a suspect."""
@@ -356,6 +357,9 @@ class RunnerPool:
             frame = queue.popleft()
             call.current_seq = frame.seq
             op, consumed = self._op(frame.meta)
+            if op in NOTICES:
+                self._notice(call, op, frame, consumed)
+                continue
             try:
                 reply: SyscallReply = await host.syscall(op, frame.body, consumed)
             except CancelledError:
@@ -377,6 +381,15 @@ class RunnerPool:
         call.serving.pop(key, None)
         if not call.action:
             self._stop_syscall_clock(root)
+
+    def _notice(self, call: Call, op: str, frame: Frame, consumed: dict[str, int] | None) -> None:
+        """A syscall that is not answered (``docs/internals.md`` section 8)."""
+        if consumed:
+            call.host.consumed(consumed)
+        if op == "1.0/queryStream":
+            call.host.open_query(int(loads_lenient(frame.meta)["queryId"]), frame.body)
+        else:
+            call.host.close_query(int(loads_lenient(frame.body)["queryId"]))
 
     def _throw(self, call: Call, seq: int, error: Exception) -> bool:
         """Throw *error* into JavaScript if it may be caught there. :returns: whether it may."""

@@ -1,0 +1,107 @@
+"""From a resolved function and the caller's arguments to a :class:`CallSpec`; the check of what comes back.
+
+Used for root calls by the use cases and for nested calls here. Source: ``runtime.md`` sections 1.4, 2.3, 4.7, 9.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from convex_backend.errors import BadRequest, ConvexError
+from convex_backend.functions.directory import Environment, ResolvedFunction
+from convex_backend.functions.limits import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, WARN_SHARE
+from convex_backend.functions.outcome import FunctionFailed
+from convex_backend.interfaces import CallSpec, FunctionError, Outcome
+from convex_backend.values.json_codec import loads
+from convex_backend.values.limits import check_size, format_bytes, size_of
+from convex_backend.values.validators import TableNames, validate_args, validate_returns
+
+
+def normalise_args(args: bytes) -> bytes:
+    """JSON text of the array of positional arguments: an object is the only argument, an array is taken as it is."""
+    stripped = args.lstrip()
+    if stripped[:1] == b"[":
+        return args
+    return b"[" + (stripped or b"{}") + b"]"
+
+
+def check_args(function: ResolvedFunction, args: bytes, names: TableNames) -> None:
+    """Check the normalised *args* of a call.
+
+    :raises FunctionFailed: they are no values, too large, or do not match the validator; the text has no prefix and no frames.
+    """
+    try:
+        values = loads(args)
+    except BadRequest as error:
+        raise FunctionFailed(FunctionError(f"Invalid arguments for {function.path.stripped}: {error}")) from None
+    # The size of a value is never more than a few times its text: small texts need no count.
+    if len(args) * 4 > MAX_ARGUMENT_BYTES:
+        size = size_of(values)
+        if size > MAX_ARGUMENT_BYTES:
+            raise FunctionFailed(
+                FunctionError(
+                    f"Function {function.path.canonical} arguments size is too large "
+                    f"({format_bytes(size)} > maximum size {format_bytes(MAX_ARGUMENT_BYTES)})"
+                )
+            )
+    text = validate_args(function.args, values, names)
+    if text is not None:
+        raise FunctionFailed(FunctionError(text))
+
+
+def check_returns(function: ResolvedFunction, outcome: Outcome, names: TableNames) -> tuple[Outcome, int]:
+    """Check the value of a successful run.
+
+    :returns: the outcome, a failed one when the value is too large or does not match, and the value's size when it is near
+        the limit, else 0.
+    """
+    text = outcome.value
+    if text is None or (function.returns is None and len(text) * 4 <= MAX_RESULT_BYTES):
+        return outcome, 0
+    size = 0
+    message: str | None
+    try:
+        value = loads(text, allow_commit_ts=True)
+        if len(text) * 4 > MAX_RESULT_BYTES * WARN_SHARE:
+            size = check_size(value, MAX_RESULT_BYTES)
+        message = validate_returns(function.returns, value, names)
+    except ConvexError as error:
+        message = f"Function {function.path.canonical} return value invalid: {error}"
+    if message is None:
+        return outcome, size
+    return attrs.evolve(outcome, value=None, error=FunctionError(message)), size
+
+
+def make_spec(
+    function: ResolvedFunction,
+    args: bytes,
+    *,
+    seed: bytes,
+    now_ms: int,
+    request_id: str,
+    environment: Environment,
+    tables: Mapping[str, int],
+    timeout_seconds: float,
+    admitted: bool = False,
+) -> CallSpec:
+    """The call of *function* with checked, normalised *args*; see :class:`CallSpec` for the parameters."""
+    return CallSpec(
+        kind=function.kind,
+        module=function.path.module,
+        export=function.path.name,
+        args=args,
+        closure=function.closure,
+        seed=seed,
+        now_ms=now_ms,
+        import_seed=function.import_seed,
+        import_ms=function.import_ms,
+        env=dict(environment.variables),
+        env_version=environment.version,
+        request_id=request_id,
+        timeout_seconds=timeout_seconds,
+        component=function.component_path,
+        tables=tables,
+        admitted=admitted,
+    )
