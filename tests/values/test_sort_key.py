@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from functools import cmp_to_key
 from typing import Any
@@ -86,7 +87,7 @@ def test_documented_order() -> None:
     keys = [encode_value(value) for value in chain]
     assert keys == sorted(keys)
     assert len(set(keys)) == len(keys)
-    assert sorted(chain[::-1], key=cmp_to_key(compare)) == chain
+    assert sorted(random.Random(1).sample(chain, len(chain)), key=cmp_to_key(compare)) == chain
 
 
 @settings(max_examples=400)
