@@ -1,0 +1,295 @@
+"""The state of one call while it runs, and where its syscalls arrive (:class:`CallHost`).
+
+One :class:`CallContext` for each try of each call; the contexts of one call tree share a :class:`CallTree`. Source: ``runtime.md`` sections 2, 8.6, 9.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from convex_backend.errors import BadRequest, ConvexError
+from convex_backend.functions.directory import Environment, FunctionDirectory, ResolvedFunction
+from convex_backend.functions.invocation import check_returns
+from convex_backend.functions.limits import (
+    ACTION_ARGUMENTS_WARNING,
+    ACTION_RESULT_WARNING,
+    ARGUMENTS_WARNING,
+    RESULT_WARNING,
+    TRANSACTION_WARNINGS,
+    WARN_SHARE,
+    time_warning,
+)
+from convex_backend.functions.log_lines import cap
+from convex_backend.functions.syscalls import SyscallTable
+from convex_backend.interfaces import CallLink, LogLine, Outcome, SyscallReply
+from convex_backend.values.paths import FunctionPath
+from convex_backend.values.validators import TableNames
+
+
+class Stream(Protocol):
+    """A ``database.query.stream.QueryStream``, as far as syscalls use it."""
+
+    async def fetch(self, max_rows: int) -> tuple[list[bytes], bool]:
+        """The next rows, and whether they are the last ones."""
+
+    def consume(self, count: int) -> None:
+        """The function took *count* more."""
+
+
+class Documents(Protocol):
+    """A ``database.transaction.Transaction``, as far as syscalls use it; all texts of section 2.3 are its own."""
+
+    async def get(self, id: str, table: str | None, is_system: bool) -> bytes | None:
+        """A document's JSON text."""
+
+    async def insert(self, table: str, value: Any) -> str:
+        """:returns: the new document's id."""
+
+    async def patch(self, id: str, fields: Any, table: str | None) -> bytes:
+        """:returns: the merged document."""
+
+    async def replace(self, id: str, value: Any, table: str | None) -> bytes:
+        """:returns: the new document."""
+
+    async def delete(self, id: str, table: str | None) -> bytes:
+        """:returns: the removed document."""
+
+    def open_stream(self, query: Any) -> Stream:
+        """:param query: the query's JSON tree; its errors come with the first fetch."""
+
+    async def paginate(
+        self,
+        query: Any,
+        cursor: str | None,
+        end_cursor: str | None,
+        page_size: int,
+        maximum_rows_read: int | None,
+        maximum_bytes_read: int | None,
+    ) -> bytes:
+        """:returns: JSON text of the page object."""
+
+    async def count(self, table: str) -> int:
+        """Number of documents of a table."""
+
+    def left(self) -> tuple[int, int]:
+        """Documents and bytes that may still be read."""
+
+    def metrics(self) -> dict[str, dict[str, int]]:
+        """``{name: {used, remaining}}``."""
+
+    def savepoint(self) -> Any:
+        """A mark to roll back to."""
+
+    def rollback_to(self, mark: Any) -> None:
+        """Undo the writes since *mark*; reads are kept."""
+
+    def release(self, mark: Any) -> None:
+        """Keep the writes since *mark*."""
+
+
+class NestedRunner(Protocol):
+    """How an action calls functions: each call is an execution of its own (``runtime.md`` 9.3). Implemented in layer 4."""
+
+    async def run_from_action(
+        self, caller: CallContext, kind: str, component: int, path: FunctionPath, args: bytes, reference: str | None
+    ) -> bytes:
+        """Run a query, mutation or action for an action.
+
+        :param caller: the calling action: its tree has the identity and the request.
+        :param args: JSON text as the action gave it, object or array.
+        :param reference: text of the ``_reference/…`` that named the function, if one did.
+        :returns: JSON text of the value.
+        :raises FunctionFailed: the function failed.
+        :raises ConvexError: it could not be run.
+        """
+
+
+@attrs.frozen(slots=True)
+class RequestInfo:
+    """What ``getRequestMetadata`` tells; see ``runtime.md`` 2.3."""
+
+    request_id: str
+    ip: str | None = None
+    user_agent: str | None = None
+    scheduled_function_id: str | None = None
+    auth_token: str | None = None
+
+
+@attrs.frozen(slots=True)
+class DeploymentInfo:
+    """What ``getDeploymentMetadata`` tells."""
+
+    name: str
+    region: str | None = None
+    deployment_class: str = "s256"
+
+
+@attrs.frozen(slots=True, eq=False)
+class CallServices:
+    """What every call of a server shares."""
+
+    directory: FunctionDirectory
+    deployment: DeploymentInfo
+    random_bytes: Callable[[int], bytes]
+    now_ms: Callable[[], int]
+    nested_runner: NestedRunner | None = None
+
+
+@attrs.define(slots=True, eq=False)
+class CallTree:
+    """What the calls of one tree share.
+
+    :param identity: JSON text of the user identity object, or ``null``.
+    :param identity_error: raised instead of giving the identity (an HTTP action with an unusable header).
+    :param identity_observed: whether any call of the tree has asked for the identity.
+    :param names: resolves table numbers for validators, by component id.
+    :param tables: numbers of user tables by name, by component id.
+    :param on_abandon: called when the try of the root gives nothing.
+    """
+
+    services: CallServices
+    transaction: Documents | None
+    request: RequestInfo
+    names: Callable[[int], TableNames]
+    tables: Callable[[int], Mapping[str, int]]
+    identity: bytes = b"null"
+    identity_error: ConvexError | None = None
+    identity_observed: bool = False
+    on_abandon: Callable[[], None] | None = None
+
+
+class CallContext:
+    """One try of one call: implements :class:`convex_backend.interfaces.CallHost`.
+
+    :param table: the syscalls.
+    :param args_bytes: size of the argument text, for the warning.
+    :param depth: 0 for a root call.
+    """
+
+    __slots__ = (
+        "_table",
+        "args_bytes",
+        "depth",
+        "environment",
+        "function",
+        "kind",
+        "link",
+        "queries",
+        "transaction",
+        "tree",
+    )
+
+    def __init__(
+        self,
+        tree: CallTree,
+        function: ResolvedFunction,
+        environment: Environment,
+        table: SyscallTable,
+        *,
+        args_bytes: int = 0,
+        depth: int = 0,
+    ) -> None:
+        self.tree = tree
+        self.function = function
+        self.environment = environment
+        self.kind = function.kind
+        self.transaction = tree.transaction
+        self.args_bytes = args_bytes
+        self.depth = depth
+        self.link: CallLink | None = None
+        self.queries: dict[str, OpenQuery] = {}
+        self._table = table
+
+    @property
+    def syscalls(self) -> SyscallTable:
+        """The table, for contexts of nested calls."""
+        return self._table
+
+    @property
+    def documents(self) -> Documents:
+        """The transaction. :raises BadRequest: in an action."""
+        if self.transaction is None:
+            raise BadRequest("NoTransaction", "There is no transaction in an action.")
+        return self.transaction
+
+    def begin(self, link: CallLink) -> None:
+        """See :class:`CallHost`."""
+        self.link = link
+
+    async def syscall(self, op: str, args: bytes, consumed: dict[str, int] | None) -> SyscallReply:
+        """See :class:`CallHost`."""
+        if consumed:
+            self.consumed(consumed)
+        return await self._table.handler(op, self.kind)(self, args)
+
+    def consumed(self, consumed: dict[str, int]) -> None:
+        """See :class:`CallHost`."""
+        for query_id, count in consumed.items():
+            query = self.queries.get(query_id)
+            if query is not None:
+                query.stream.consume(count)
+
+    def open_query(self, query_id: int, query: bytes) -> None:
+        """See :class:`CallHost`."""
+        self._table.open_query(self, query_id, query)
+
+    def close_query(self, query_id: int) -> None:
+        """See :class:`CallHost`."""
+        self.queries.pop(str(query_id), None)
+
+    def complete(self, outcome: Outcome) -> Outcome:
+        """See :class:`CallHost`: records what was observed, checks the value, adds the warnings of a root call."""
+        if outcome.observed:
+            self.tree.services.directory.observed(self.transaction, self.function, outcome.observed)
+        result_bytes = 0
+        if outcome.value is not None:
+            outcome, result_bytes = check_returns(self.function, outcome, self.tree.names(self.function.component))
+        if self.depth:
+            return outcome
+        warnings = self._warnings(outcome, result_bytes)
+        if warnings:
+            outcome = attrs.evolve(outcome, log_lines=(*cap(outcome.log_lines), *warnings))
+        return outcome
+
+    def abandon(self) -> None:
+        """See :class:`CallHost`."""
+        self.queries.clear()
+        if not self.depth and self.tree.on_abandon is not None:
+            self.tree.on_abandon()
+
+    def _warnings(self, outcome: Outcome, result_bytes: int) -> list[LogLine]:
+        """``runtime.md`` 7.4, in the order of the table. Cheap when nothing is near its limit."""
+        now: float = self.tree.services.now_ms()
+        found: list[LogLine | None] = []
+        action = self.transaction is None
+        if self.args_bytes > ARGUMENTS_WARNING.limit * WARN_SHARE:
+            warning = ACTION_ARGUMENTS_WARNING if action else ARGUMENTS_WARNING
+            found.append(warning.line(self.args_bytes, now))
+        if self.transaction is not None:
+            metrics = self.transaction.metrics()
+            found.extend(
+                row.line(metrics[row.metric]["used"], now)
+                for row in TRANSACTION_WARNINGS
+                if row.metric in metrics and metrics[row.metric]["used"] > row.limit * WARN_SHARE
+            )
+        if result_bytes:
+            found.append((ACTION_RESULT_WARNING if action else RESULT_WARNING).line(result_bytes, now))
+        if not action and outcome.error is None:
+            found.append(time_warning(outcome.cpu_seconds, now))
+        return [line for line in found if line is not None]
+
+
+class OpenQuery:
+    """One ``1.0/queryStream`` of a call; its pages grow as it is read."""
+
+    __slots__ = ("page", "stream")
+
+    FIRST_PAGE = 32
+    MAX_PAGE = 256
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.page = self.FIRST_PAGE

@@ -1,0 +1,198 @@
+"""Documents and queries.
+
+=======================  =====  ====================================================  ==========================
+name                     kinds  arguments                                             answer
+=======================  =====  ====================================================  ==========================
+``1.0/get``              Q M    ``{id, isSystem, table?}``                            document or ``null``
+``1.0/queryStreamNext``  Q M    ``{queryId}``                                         a page of rows (internals section 8)
+``1.0/queryPage``        Q M    ``{query, cursor, endCursor, pageSize, maximum…}``    page object
+``1.0/count``            Q M    ``{table}``                                           number
+``1.0/insert``           M      ``{table, value}``                                    ``{_id}``
+``1.0/shallowMerge``     M      ``{id, value, table?}``                               merged document
+``1.0/replace``          M      ``{id, value, table?}``                               new document
+``1.0/remove``           M      ``{id, table?}``                                      removed document
+=======================  =====  ====================================================  ==========================
+
+``1.0/queryStream`` and ``1.0/queryCleanup`` come as notices (:func:`open_query`). Errors about documents are the transaction's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from convex_backend.errors import BadRequest
+from convex_backend.functions.context import OpenQuery
+from convex_backend.functions.syscalls import (
+    M,
+    Q_M,
+    Syscall,
+    invalid_argument,
+    missing,
+    parse,
+    syscall,
+    text_argument,
+)
+from convex_backend.interfaces import SyscallReply
+from convex_backend.values.json_codec import from_json
+from convex_backend.values.kinds import InvalidValue
+
+if TYPE_CHECKING:
+    from convex_backend.functions.context import CallContext
+
+_NULL = SyscallReply(b"null")
+
+
+def _table_of(tree: dict[str, Any], call: str) -> str | None:
+    table = tree.get("table")
+    if table is not None and type(table) is not str:
+        raise invalid_argument("table", call, "expected a string")
+    return table
+
+
+def _object(tree: dict[str, Any], call: str, *, allow_undefined: bool = False) -> dict[str, Any]:
+    if "value" not in tree:
+        raise missing(tree, "value", call, "an object")
+    try:
+        value = from_json(tree["value"], allow_undefined=allow_undefined, allow_commit_ts=True)
+    except InvalidValue as error:
+        raise invalid_argument("value", call, error) from None
+    if type(value) is not dict:
+        raise invalid_argument("value", call, "Value must be an Object")
+    return value
+
+
+@syscall("1.0/get", Q_M)
+async def get(context: CallContext, args: bytes) -> SyscallReply:
+    """One document by id."""
+    tree = parse(args)
+    is_system = tree.get("isSystem") is True
+    call = "db.system.get" if is_system else "db.get"
+    id = text_argument(tree, "id", call)
+    document = await context.documents.get(id, _table_of(tree, call), is_system)
+    return _NULL if document is None else SyscallReply(document)
+
+
+@syscall("1.0/insert", M)
+async def insert(context: CallContext, args: bytes) -> SyscallReply:
+    """A new document."""
+    tree = parse(args)
+    table = text_argument(tree, "table", "db.insert")
+    id = await context.documents.insert(table, _object(tree, "db.insert"))
+    return SyscallReply(b'{"_id":"%s"}' % id.encode("ascii"))
+
+
+@syscall("1.0/shallowMerge", M)
+async def patch(context: CallContext, args: bytes) -> SyscallReply:
+    """Set or delete top-level fields."""
+    tree = parse(args)
+    id = text_argument(tree, "id", "db.patch")
+    fields = _object(tree, "db.patch", allow_undefined=True)
+    return SyscallReply(await context.documents.patch(id, fields, _table_of(tree, "db.patch")))
+
+
+@syscall("1.0/replace", M)
+async def replace(context: CallContext, args: bytes) -> SyscallReply:
+    """A new value for a document."""
+    tree = parse(args)
+    id = text_argument(tree, "id", "db.replace")
+    value = _object(tree, "db.replace")
+    return SyscallReply(await context.documents.replace(id, value, _table_of(tree, "db.replace")))
+
+
+@syscall("1.0/remove", M)
+async def remove(context: CallContext, args: bytes) -> SyscallReply:
+    """Delete a document."""
+    tree = parse(args)
+    id = text_argument(tree, "id", "db.delete")
+    return SyscallReply(await context.documents.delete(id, _table_of(tree, "db.delete")))
+
+
+@syscall("1.0/count", Q_M)
+async def count(context: CallContext, args: bytes) -> SyscallReply:
+    """How many documents a table has."""
+    table = text_argument(parse(args), "table", "db.count")
+    return SyscallReply(str(await context.documents.count(table)).encode())
+
+
+def open_query(context: CallContext, query_id: int, query: bytes) -> None:
+    """``1.0/queryStream``: the query's errors come with its first page.
+
+    :param query: JSON text of the query, or of the syscall's whole argument ``{query, version}``.
+    """
+    tree = parse(query)
+    inner = tree.get("query")
+    stream = context.documents.open_stream(inner if isinstance(inner, dict) and "source" not in tree else tree)
+    context.queries[str(query_id)] = OpenQuery(stream)
+
+
+@syscall("1.0/queryStreamNext", Q_M)
+async def query_stream_next(context: CallContext, args: bytes) -> SyscallReply:
+    """The next page of a stream; its first row, or the end, is consumed by asking."""
+    tree = parse(args)
+    query = context.queries.get(str(tree.get("queryId")))
+    if query is None:
+        raise BadRequest("QueryNotFound", "in-progress query not found")
+    stream = query.stream
+    while True:
+        rows, done = await stream.fetch(query.page)
+        if rows or done:
+            break
+    query.page = min(query.page * 2, OpenQuery.MAX_PAGE)
+    stream.consume(1)
+    documents, size = context.documents.left()
+    return SyscallReply(
+        b"\n".join(rows), {"rows": len(rows), "done": done, "left": {"docs": max(documents, 0), "bytes": max(size, 0)}}
+    )
+
+
+def _count(tree: dict[str, Any], name: str) -> int | None:
+    value = tree.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+        raise invalid_argument(name, "queryPage", "expected a non-negative integer")
+    return int(value)
+
+
+def _cursor(tree: dict[str, Any], name: str) -> str | None:
+    value = tree.get(name)
+    if value is not None and type(value) is not str:
+        raise invalid_argument(name, "queryPage", "expected a string")
+    return value
+
+
+@syscall("1.0/queryPage", Q_M)
+async def query_page(context: CallContext, args: bytes) -> SyscallReply:
+    """One page of a paginated query."""
+    tree = parse(args)
+    if context.function.component_path:
+        raise BadRequest("PaginationInComponent", "paginate() is only supported in the app.")
+    query = tree.get("query")
+    if not isinstance(query, dict):
+        raise missing(tree, "query", "queryPage", "an object")
+    page_size = _count(tree, "pageSize")
+    if page_size is None:
+        raise missing(tree, "pageSize", "queryPage", "a number")
+    page = await context.documents.paginate(
+        query,
+        _cursor(tree, "cursor"),
+        _cursor(tree, "endCursor"),
+        page_size,
+        _count(tree, "maximumRowsRead"),
+        _count(tree, "maximumBytesRead"),
+    )
+    return SyscallReply(page if isinstance(page, bytes) else orjson.dumps(page))
+
+
+SYSCALLS: tuple[Syscall, ...] = (
+    get,
+    insert,
+    patch,
+    replace,
+    remove,
+    count,
+    query_stream_next,
+    query_page,
+)

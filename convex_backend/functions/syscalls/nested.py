@@ -1,0 +1,195 @@
+"""Functions that call functions.
+
+==========================  =====  ================================================================================
+name                        kinds  arguments
+==========================  =====  ================================================================================
+``1.0/runUdf``              Q M    ``{udfType: query|mutation|snapshotQuery, args, name|reference|functionHandle, transactionLimits?}``
+``1.0/actions/query``       A H    ``{args, name|reference|functionHandle}``
+``1.0/actions/mutation``    A H    likewise
+``1.0/actions/action``      A H    likewise
+==========================  =====  ================================================================================
+
+All answer the value's JSON. In a query or mutation the callee runs in the same child and the same transaction, as a subtransaction (section 9.1);
+in an action each call is an execution of its own (section 9.3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+
+from convex_backend.errors import BadRequest
+from convex_backend.functions.directory import KIND_NAMES, check_kind, not_found
+from convex_backend.functions.invocation import check_args, make_spec, normalise_args
+from convex_backend.functions.limits import DEPTH_TEXT, MAX_NESTED_DEPTH
+from convex_backend.functions.outcome import FunctionFailed
+from convex_backend.functions.syscalls import (
+    A_H,
+    Q_M,
+    Syscall,
+    invalid_argument,
+    invalid_arguments,
+    parse,
+    syscall,
+)
+from convex_backend.functions.syscalls.unavailable import unavailable
+from convex_backend.interfaces import SyscallReply
+from convex_backend.values.paths import FunctionPath, parse_reference
+
+if TYPE_CHECKING:
+    from convex_backend.functions.context import CallContext
+
+_UDF_NAMES = {"query": "Query", "mutation": "Mutation", "snapshotQuery": "SnapshotQuery"}
+
+
+@attrs.frozen(slots=True)
+class Address:
+    """A function as a caller named it. ``reference`` is the text of the reference, if it was one."""
+
+    component: int
+    component_path: str
+    path: FunctionPath
+    reference: str | None = None
+
+
+async def resolve_address(context: CallContext, tree: dict[str, Any], call: str) -> Address:
+    """The function that a syscall's arguments name; a handle goes before a name, a name before a reference.
+
+    :raises BadRequest: there is none, or it is malformed; code ``InvalidReference`` for one that leads nowhere.
+    """
+    here = context.function
+    if tree.get("functionHandle") is not None:
+        raise unavailable("Function handles are")
+    name = tree.get("name")
+    if name is not None:
+        if type(name) is not str:
+            raise invalid_argument("name", call, "expected a string")
+        try:
+            return Address(here.component, here.component_path, FunctionPath.parse(name))
+        except BadRequest as error:
+            raise invalid_argument("name", call, error) from None
+    text = tree.get("reference")
+    if text is None:
+        raise invalid_arguments(call, "Missing required argument 'name'")
+    if type(text) is not str:
+        raise invalid_argument("reference", call, "expected a string")
+    reference = parse_reference(text)
+    if reference.function is not None:
+        return Address(here.component, here.component_path, reference.function, text)
+    if reference.kind != "childComponent" or len(reference.parts) < 2:
+        raise BadRequest("InvalidReference", "Cannot execute a value resource")
+    return await _child_address(context, reference.parts, text)
+
+
+async def _child_address(context: CallContext, parts: tuple[str, ...], text: str) -> Address:
+    child, *names = parts
+    here = context.function
+    component = await context.tree.services.directory.child_component(context.transaction, here.component, child)
+    if component is None:
+        raise BadRequest("InvalidReference", f'Child component ComponentName(Identifier("{child}")) not found')
+    *module, export = names
+    path = FunctionPath.parse(f"{'/'.join(module)}:{export}" if module else export)
+    component_path = f"{here.component_path}/{child}" if here.component_path else child
+    function = await context.tree.services.directory.resolve(context.transaction, component, path)
+    if function is None or function.visibility == "internal":
+        shown = ", ".join(f'Identifier("{name}")' for name in names)
+        raise BadRequest(
+            "InvalidReference",
+            f'Child component ComponentName(Identifier("{child}")) does not export [{shown}]',
+        )
+    return Address(component, component_path, path, text)
+
+
+def _args_text(tree: dict[str, Any]) -> bytes:
+    return orjson.dumps(tree.get("args", {}))
+
+
+@syscall("1.0/runUdf", Q_M)
+async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
+    """Run a query or mutation inside this one's transaction."""
+    from convex_backend.functions.context import CallContext as Context
+
+    tree = parse(args)
+    udf_type = tree.get("udfType")
+    if udf_type not in _UDF_NAMES:
+        raise invalid_argument("udfType", "runUdf", "expected query, mutation or snapshotQuery")
+    if context.kind == "query" and udf_type != "query":
+        raise BadRequest(
+            "InvalidNestedCall",
+            f"Cannot call a {_UDF_NAMES[udf_type]} function from a {KIND_NAMES[context.kind]} function",
+        )
+    if udf_type == "snapshotQuery":
+        raise unavailable("Snapshot queries are")
+    call = "runMutation" if udf_type == "mutation" else "runQuery"
+    address = await resolve_address(context, tree, call)
+    if context.depth + 1 >= MAX_NESTED_DEPTH:
+        raise BadRequest("CallDepthExceeded", DEPTH_TEXT)
+    services = context.tree.services
+    function = await services.directory.resolve(context.transaction, address.component, address.path)
+    if function is None:
+        raise not_found(address.path, address.component_path)
+    check_kind(function, udf_type)
+    text = normalise_args(_args_text(tree))
+    check_args(function, text, context.tree.names(function.component))
+    environment = await services.directory.environment(context.transaction, function.component)
+    spec = make_spec(
+        function,
+        text,
+        seed=services.random_bytes(32),
+        now_ms=services.now_ms(),
+        request_id=context.tree.request.request_id,
+        environment=environment,
+        tables=context.tree.tables(function.component),
+        timeout_seconds=0.0,
+        admitted=True,
+    )
+    child = Context(
+        context.tree, function, environment, context.syscalls, args_bytes=len(text), depth=context.depth + 1
+    )
+    assert context.link is not None
+    documents = context.documents
+    mark = documents.savepoint() if udf_type == "mutation" else None
+    outcome = await context.link.run_nested(spec, child)
+    if outcome.error is not None:
+        if udf_type == "mutation":
+            documents.rollback_to(mark)
+        raise FunctionFailed(outcome.error)
+    if udf_type == "mutation":
+        documents.release(mark)
+    assert outcome.value is not None
+    return SyscallReply(outcome.value)
+
+
+async def _from_action(context: CallContext, args: bytes, kind: str, call: str) -> SyscallReply:
+    tree = parse(args)
+    address = await resolve_address(context, tree, call)
+    runner = context.tree.services.nested_runner
+    if runner is None:
+        raise unavailable("Calls from actions are")
+    value = await runner.run_from_action(
+        context, kind, address.component, address.path, _args_text(tree), address.reference
+    )
+    return SyscallReply(value)
+
+
+@syscall("1.0/actions/query", A_H)
+async def action_query(context: CallContext, args: bytes) -> SyscallReply:
+    """Run a query for an action."""
+    return await _from_action(context, args, "query", "runQuery")
+
+
+@syscall("1.0/actions/mutation", A_H)
+async def action_mutation(context: CallContext, args: bytes) -> SyscallReply:
+    """Run a mutation for an action."""
+    return await _from_action(context, args, "mutation", "runMutation")
+
+
+@syscall("1.0/actions/action", A_H)
+async def action_action(context: CallContext, args: bytes) -> SyscallReply:
+    """Run an action for an action."""
+    return await _from_action(context, args, "action", "runAction")
+
+
+SYSCALLS: tuple[Syscall, ...] = (run_udf, action_query, action_mutation, action_action)

@@ -1,0 +1,56 @@
+"""Syscalls of services that this version does not have: a user error that names the service, so that nobody hunts a bug in their own code.
+
+The names are those of ``runtime.md`` section 2.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convex_backend.errors import BadRequest
+from convex_backend.functions.syscalls import A_H, ALL, M, Q_M, Handler, Syscall
+from convex_backend.interfaces import SyscallReply
+
+if TYPE_CHECKING:
+    from convex_backend.functions.context import CallContext
+
+SERVICES: tuple[tuple[str, frozenset[str], str], ...] = (
+    ("1.0/schedule", M, "Scheduled functions are"),
+    ("1.0/cancel_job", M, "Scheduled functions are"),
+    ("1.0/actions/schedule", A_H, "Scheduled functions are"),
+    ("1.0/actions/cancel_job", A_H, "Scheduled functions are"),
+    ("1.0/storageGetUrl", ALL, "File storage is"),
+    ("1.0/storageGetMetadata", ALL, "File storage is"),
+    ("1.0/storageGenerateUploadUrl", M | A_H, "File storage is"),
+    ("1.0/storageDelete", M | A_H, "File storage is"),
+    ("1.0/storageStore", M, "File storage is"),
+    ("1.0/storageGet", M, "File storage is"),
+    ("1.0/actions/vectorSearch", A_H, "Vector search is"),
+    ("1.0/createFunctionHandle", ALL, "Function handles are"),
+    ("1.0/signJwt", M, "Signing of JWTs is"),
+    ("1.0/auditLog", Q_M, "Audit logging is"),
+    ("1.0/createServiceToken", A_H, "Service tokens are"),
+    ("1.0/getServiceUrl", A_H, "Service URLs are"),
+)
+
+
+def unavailable(service: str) -> BadRequest:
+    """The error of a call to *service* (with its verb: ``File storage is``)."""
+    return BadRequest("NotAvailable", f"{service} not available in this version of convex-backend yet.")
+
+
+def _refusal(service: str) -> Handler:
+    async def refuse(context: CallContext, args: bytes) -> SyscallReply:
+        raise unavailable(service)
+
+    return refuse
+
+
+async def _refuse_audit_log(context: CallContext, args: bytes) -> SyscallReply:
+    raise BadRequest("AuditLogInAction", "Audit logging is not yet supported in actions")
+
+
+SYSCALLS: tuple[Syscall, ...] = (
+    *(Syscall(name, kinds, _refusal(service)) for name, kinds, service in SERVICES),
+    Syscall("1.0/auditLog", A_H, _refuse_audit_log),
+)
