@@ -26,11 +26,11 @@ _FALSE: Final = ("false", "0", "no", "off")
 
 @attrs.frozen(slots=True)
 class Listen:
-    """Where to listen.
+    """Where to listen: a TCP port, or a Twisted endpoint string.
 
-    :param port: TCP port, 0 for any free one, ``None`` when the endpoint string does not say.
-    :param host: IP address, for :attr:`port` without an endpoint string.
-    :param endpoint: a Twisted endpoint string, which is then used as it is.
+    :param port: TCP port, 0 for any free one; ``None`` exactly when there is an endpoint string.
+    :param host: IP address, for :attr:`port`.
+    :param endpoint: an endpoint string that is more than a TCP port; used as it is.
     :param after_main: take the port after the main one, which is not known before it is bound.
     """
 
@@ -65,24 +65,32 @@ def parse_listen(text: str, host: str | None) -> Listen:
     if _ENDPOINT.match(text):
         if host is not None:
             raise ValueError("is an endpoint string, which has its own interface=: leave out --host")
-        return Listen(_plain_tcp_port(text), endpoint=text)
+        return _plain_tcp(text) or Listen(None, endpoint=text)
     try:
         return Listen(parse_port(text), host or ANY_HOST)
     except ValueError:
         raise ValueError(f"must be a port number from 0 to 65535 or a Twisted endpoint string, not {text!r}") from None
 
 
-def _plain_tcp_port(endpoint: str) -> int | None:
+def _plain_tcp(endpoint: str) -> Listen | None:
+    """``tcp:PORT`` and ``tcp:PORT:interface=ADDRESS``; ``None`` for all else."""
     kind, *arguments = _UNESCAPED_COLON.split(endpoint)
     if kind != "tcp":
         return None
+    port, host = None, ANY_HOST
     for number, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
+        name, equals, value = argument.replace("\\:", ":").partition("=")
         if name == "port" and equals:
-            return parse_port(value)
-        if number == 0 and not equals:
-            return parse_port(argument)
-    raise ValueError("is a tcp endpoint string without a port")
+            port = parse_port(value)
+        elif number == 0 and not equals:
+            port = parse_port(argument)
+        elif name == "interface":
+            host = parse_host(value)
+        else:
+            return None
+    if port is None:
+        raise ValueError(f"must say a port, as in tcp:3210, not {endpoint!r}")
+    return Listen(port, host)
 
 
 def parse_origin(text: str) -> str:
