@@ -1,0 +1,3 @@
+export function analyze() {
+  return { ok: false, error: { message: "" } };
+}

@@ -1,0 +1,81 @@
+// Fresh contexts, one per run (F2), built ahead while the child is idle.
+import { AsyncLocalStorage } from "node:async_hooks";
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import vm from "node:vm";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const AHEAD = 6;
+
+const asyncContext = new AsyncLocalStorage();
+const contextGet = () => asyncContext.getStore() ?? 0;
+const contextSet = (id) => {
+  asyncContext.enterWith(id);
+};
+
+/** The empty script: running it in a context drains that context's microtasks (microtaskMode "afterEvaluate"). */
+const drainScript = new vm.Script("0", { filename: "runner:drain" });
+
+function loadScripts() {
+  const manifest = JSON.parse(readFileSync(join(here, "globals.json"), "utf8"));
+  const groupOf = {};
+  const jsSyscalls = [];
+  const texts = [];
+  for (const [group, { file, globals = [], jsSyscalls: handled = [] }] of Object.entries(manifest.groups)) {
+    texts.push(`${JSON.stringify(group)}:${readFileSync(join(here, file), "utf8").trim()}`);
+    for (const name of globals) groupOf[name] = group;
+    for (const name of handled) jsSyscalls.push([name, group]);
+  }
+  return {
+    bridge: new vm.Script(readFileSync(join(here, "bridge.js"), "utf8"), { filename: "runner:bridge" }),
+    groups: new vm.Script(`({__proto__:null,${texts.join(",\n")}})`, { filename: "runner:globals" }),
+    groupOf: new vm.Script(`(${JSON.stringify(groupOf)})`, { filename: "runner:names" }),
+    jsSyscalls,
+  };
+}
+
+/** One context and the bridge inside it. The host calls the bridge's functions with primitives only. */
+export class Context {
+  #context;
+
+  constructor(scripts) {
+    this.#context = vm.createContext(vm.constants.DONT_CONTEXTIFY, {
+      microtaskMode: "afterEvaluate",
+      codeGeneration: { strings: false, wasm: true },
+    });
+    const make = scripts.bridge.runInContext(this.#context);
+    this.bridge = make(contextGet, contextSet, scripts.groups.runInContext(this.#context), scripts.groupOf.runInContext(this.#context));
+    for (const [name, group] of scripts.jsSyscalls) this.bridge.setJsSyscallGroup(name, group);
+  }
+
+  /** Evaluates a script; returns an object of the context that must only be handed back into it. */
+  run(script) {
+    return script.runInContext(this.#context);
+  }
+
+  drain() {
+    drainScript.runInContext(this.#context);
+  }
+
+  /** The raw context, for vm.SourceTextModule. */
+  get raw() {
+    return this.#context;
+  }
+}
+
+export class ContextPool {
+  #scripts = loadScripts();
+  #ready = [];
+
+  take() {
+    return this.#ready.pop() ?? new Context(this.#scripts);
+  }
+
+  /** Builds one context if fewer than wanted are ready. @returns {boolean} whether more are wanted */
+  fill() {
+    if (this.#ready.length >= AHEAD) return false;
+    this.#ready.push(new Context(this.#scripts));
+    return this.#ready.length < AHEAD;
+  }
+}

@@ -1,0 +1,192 @@
+// The runner child: frames on fd 3, entries one at a time, the running call announced on fd 4 (docs/internals.md §7).
+import { writeSync } from "node:fs";
+import { Socket } from "node:net";
+import { analyze } from "./analyze.mjs";
+import { ContextPool } from "./contexts.mjs";
+import * as frames from "./frames.mjs";
+import { harden } from "./harden.mjs";
+import { ModuleStore } from "./modules.mjs";
+import { Run } from "./run.mjs";
+import { resolveSpecifier } from "./specifiers.mjs";
+
+const ANNOUNCE_FD = 4;
+
+class Runner {
+  modules = new ModuleStore();
+  contexts = new ContextPool();
+  resolve = resolveSpecifier;
+
+  #runs = new Map(); // call -> Run
+  #ready = []; // runs with something to deliver: before new starts, since a mutation among them may hold a lane
+  #starts = []; // functions that begin one call or analysis
+  #entered = null; // the run of the last entry, until `after`
+  #pumping = false;
+  #filling = false;
+  #out = [];
+  #announced = false;
+  #announcement = Buffer.alloc(24);
+  #entries = 0n;
+  #socket;
+
+  constructor(socket) {
+    this.#socket = socket;
+    process.on("unhandledRejection", (reason, promise) => this.#unhandled(reason, promise));
+    this.#sendNow(frames.encodeFrame(frames.HELLO, 0, 0, JSON.stringify({ protocol: frames.PROTOCOL_VERSION, node: process.version, pid: process.pid }), ""));
+    this.#fillSoon();
+  }
+
+  receive = (kind, call, seq, meta, body) => {
+    switch (kind) {
+      case frames.SYSRESULT:
+        this.#runs.get(call)?.answer(seq, meta, body);
+        break;
+      case frames.START: {
+        const parent = meta.parent === null || meta.parent === undefined ? null : (this.#runs.get(meta.parent) ?? null);
+        const run = new Run(this, call, meta, body, parent);
+        this.#runs.set(call, run);
+        // A nested call belongs to work that has begun.
+        if (parent !== null) this.schedule(run);
+        else this.#starts.push(run);
+        this.#pumpSoon();
+        break;
+      }
+      case frames.MODULE:
+        if (meta.kind === "map") this.modules.addMap(meta.hash, body);
+        else this.modules.add(meta.hash, meta.path, body);
+        break;
+      case frames.CANCEL:
+        this.#runs.get(call)?.drop();
+        break;
+      case frames.ANALYZE:
+        this.#starts.push({ call, meta, body, analysis: true });
+        this.#pumpSoon();
+        break;
+      case frames.FORGET:
+        this.modules.forget(meta.hashes);
+        break;
+      default:
+        throw new Error(`Unknown frame kind ${kind}`);
+    }
+  };
+
+  /** `run` has something to deliver. */
+  schedule(run) {
+    if (!run.queued) {
+      run.queued = true;
+      this.#ready.push(run);
+    }
+    this.#pumpSoon();
+  }
+
+  finished(run) {
+    this.#runs.delete(run.call);
+  }
+
+  send(kind, call, seq, meta, body) {
+    this.#out.push(frames.encodeFrame(kind, call, seq, meta, body));
+    this.#pumpSoon();
+  }
+
+  #sendNow(buffer) {
+    this.#socket.write(buffer);
+  }
+
+  #flush() {
+    if (this.#out.length === 0) return;
+    this.#sendNow(this.#out.length === 1 ? this.#out[0] : Buffer.concat(this.#out));
+    this.#out = [];
+  }
+
+  #pumpSoon() {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    setImmediate(this.#pump);
+  }
+
+  /** One turn: look at the last entry's outcome, make the next entry, start at most one new call. */
+  #pump = () => {
+    const last = this.#entered;
+    if (last !== null) {
+      this.#entered = null;
+      last.after();
+    }
+    let entered = false;
+    while (!entered && this.#ready.length > 0) {
+      const run = this.#ready.shift();
+      run.queued = false;
+      entered = this.#enter(run);
+    }
+    if (!entered && this.#starts.length > 0) {
+      const start = this.#starts.shift();
+      if (start.analysis) {
+        entered = true;
+        this.#analyze(start);
+      } else {
+        entered = this.#enter(start);
+      }
+    }
+    if (!entered) this.#announce(0);
+    if (!entered || last !== null) this.#flush();
+    if (entered || this.#ready.length > 0 || this.#starts.length > 0) {
+      setImmediate(this.#pump);
+    } else {
+      this.#pumping = false;
+      this.#fillSoon();
+    }
+  };
+
+  #enter(run) {
+    if (run.done) return false;
+    this.#announce(run.call);
+    if (!run.enter()) return false;
+    this.#entered = run;
+    return true;
+  }
+
+  #analyze({ call, meta, body }) {
+    this.#announce(call);
+    const { ok, error, result } = analyze(this.modules, this.contexts, meta, body);
+    this.#out.push(frames.encodeFrame(frames.ANALYZED, call, 0, JSON.stringify(ok ? { ok } : { ok, error }), result ?? ""));
+  }
+
+  #announce(call) {
+    if (call === 0 && !this.#announced) return;
+    this.#announced = call !== 0;
+    this.#announcement.writeBigUInt64LE(BigInt(call), 0);
+    this.#announcement.writeBigUInt64LE(++this.#entries, 8);
+    this.#announcement.writeBigUInt64LE(process.hrtime.bigint(), 16);
+    try {
+      writeSync(ANNOUNCE_FD, this.#announcement, 0, 24, 0);
+    } catch (error) {
+      if (error.code !== "EBADF") throw error; // started by hand, without a watchdog
+    }
+  }
+
+  #unhandled(reason, promise) {
+    // A promise of this realm was rejected by our own code: a defect, not a user's error.
+    if (promise instanceof Promise) throw reason;
+    this.#entered?.unhandled(reason);
+  }
+
+  /** Builds contexts ahead, one for each idle turn. */
+  #fillSoon() {
+    if (this.#filling) return;
+    this.#filling = true;
+    setImmediate(() => {
+      this.#filling = false;
+      if (this.#pumping) return;
+      if (this.contexts.fill()) this.#fillSoon();
+    });
+  }
+}
+
+process.on("SIGINT", () => {}); // the terminal's Ctrl-C reaches the whole process group; the parent decides when a child ends
+
+const socket = new Socket({ fd: 3, readable: true, writable: true });
+const runner = new Runner(socket);
+const decoder = new frames.FrameDecoder();
+harden();
+socket.on("data", (chunk) => decoder.feed(chunk, runner.receive));
+socket.on("end", () => process.exit(0));
+socket.on("error", () => process.exit(0));
+socket.on("close", () => process.exit(0));

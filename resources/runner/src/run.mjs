@@ -1,0 +1,379 @@
+// One run of one function in one context: entries, deliveries, outcome.
+//
+// The host enters a context in three ways (start, deliver, timer). Each entry calls one function of the bridge and drains the context's
+// microtasks; `after` then looks at what the entry left in the outbox. main.mjs puts at most one entry into a turn of the event loop, so that
+// Node has reported unhandled rejections before `after` runs.
+import { disposeCall, hostOp } from "./host_ops/index.mjs";
+import { LinkError } from "./modules.mjs";
+
+const CPU_LIMIT_US = 1_000_000;
+const MAX_MESSAGE_BYTES = 65536;
+
+export const TIMEOUT_TEXT = "Function execution timed out (maximum duration: 1s)";
+
+/** Bytes of a context-made ArrayBuffer, as a host Buffer (a copy). */
+const copyOut = (inner) => Buffer.from(new Uint8Array(inner));
+
+function cutToBytes(text, limit) {
+  if (text.length * 3 <= limit || Buffer.byteLength(text) <= limit) return text;
+  let end = limit;
+  const bytes = Buffer.from(text);
+  while (end > 0 && (bytes[end] & 0xc0) === 0x80) end--;
+  return bytes.utf8Slice(0, end);
+}
+
+/** Message and frames as callers see them: a line for the message, one for each frame, a newline at the end (runtime.md 8.1). */
+export function renderError(message, frames) {
+  const text = cutToBytes(message, MAX_MESSAGE_BYTES);
+  if (!text.startsWith("Uncaught") && frames === "") return text;
+  return frames === "" ? `${text}\n` : `${text}\n${frames}\n`;
+}
+
+/** A number between host and context must be one. */
+const int = (value) => {
+  if (typeof value !== "number") throw new TypeError("The bridge gave no number");
+  return value;
+};
+const string = (value) => {
+  if (typeof value !== "string") throw new TypeError("The bridge gave no string");
+  return value;
+};
+
+export class Run {
+  #core;
+  #bridge;
+  #context;
+  #callState;
+  #timers = new Map();
+  #next = null; // what the next entry does
+  #inbox = []; // answers of host operations and timers that wait for an entry
+  #operations = 0;
+
+  /**
+   * @param {object} core {modules, contexts, schedule(run), send(kind, call, seq, meta, body), finished(run)}
+   * @param {number} call
+   * @param {object} meta of the START frame
+   * @param {string} args JSON text of the array of arguments
+   * @param {Run | null} parent the run that called this one through 1.0/runUdf
+   */
+  constructor(core, call, meta, args, parent) {
+    this.#core = core;
+    this.call = call;
+    this.meta = meta;
+    this.args = args;
+    this.parent = parent;
+    this.root = parent === null ? this : parent.root;
+    this.kind = meta.kind;
+    this.isLive = meta.kind === "action" || meta.kind === "httpAction";
+    this.cpuUs = 0;
+    this.treeCpuUs = 0; // of the root: all runs of the tree
+    this.done = false;
+    this.rejected = false;
+    this.queued = false; // main.mjs has it in its list of runs to enter
+    this.children = new Set();
+    this.#next = () => this.#start();
+    parent?.children.add(this);
+  }
+
+  get bridge() {
+    return this.#bridge;
+  }
+
+  /** Runs the pending entry. Called by main.mjs with the call announced; returns false when there was nothing to do. */
+  enter() {
+    if (this.done) return false;
+    const work = this.#next ?? this.#inbox.shift() ?? null;
+    this.#next = null;
+    if (work === null) {
+      if (!this.#bridge.isDeliverable()) return false;
+    }
+    const before = process.threadCpuUsage();
+    try {
+      if (work !== null) work();
+      else {
+        this.#bridge.deliver();
+        this.#context.drain();
+      }
+    } catch (error) {
+      // Thrown by host code, or a stack overflow inside the bridge: never an error that user code could have caught.
+      this.#finishWith("user", `Uncaught ${error instanceof Error ? `Error: ${error.message}` : "RangeError: Maximum call stack size exceeded"}\n`);
+    }
+    const used = process.threadCpuUsage(before);
+    const spent = used.user + used.system;
+    this.cpuUs += spent;
+    this.root.treeCpuUs += spent;
+    return true;
+  }
+
+  #start() {
+    const { meta } = this;
+    const { kind, parent } = this;
+    const context = this.#core.contexts.take();
+    this.#context = context;
+    const { bridge } = context;
+    this.#bridge = bridge;
+    this.nowMs = parent === null ? Number(meta.now_ms) : parent.nowMs;
+    const seed = parent === null ? meta.seed : string(parent.bridge.drawSeed());
+    const importMs = meta.import_ms ?? -1;
+    bridge.begin(
+      kind,
+      "at import time",
+      importMs,
+      meta.import_seed ?? "",
+      this.nowMs,
+      seed,
+      JSON.stringify(meta.env ?? {}),
+      "run",
+      JSON.stringify(meta.tables ?? {}),
+    );
+    if (!this.#load(meta.module, meta.closure)) return;
+    const state = int(bridge.importModules(this.program));
+    context.drain();
+    if (state === 1 && bridge.importState() === 1) {
+      this.#finishWith("user", "Top-level awaits in source files are unsupported");
+      return;
+    }
+    if (int(bridge.importState()) === 3) return; // `after` reports the error
+    const name = `${meta.module}:${meta.export}`;
+    bridge.invoke(meta.module, meta.export, name, this.args, meta.request_id ?? "");
+    context.drain();
+  }
+
+  #load(path, closure) {
+    let plan;
+    try {
+      plan = this.#core.modules.plan(path, closure, (one) => this.#bridge.isEvaluated(one) === true);
+    } catch (error) {
+      if (!(error instanceof LinkError) && !(error instanceof SyntaxError)) throw error;
+      const text = error instanceof LinkError ? error.message : `Uncaught SyntaxError: ${error.message}`;
+      this.#finishWith("user", text.startsWith("Uncaught") ? `${text}\n` : text);
+      return false;
+    }
+    this.#addPlan(plan);
+    return true;
+  }
+
+  #addPlan(plan) {
+    this.#bridge.resetFactories();
+    for (const { name, map, script } of plan.modules) {
+      if (map !== null) this.#bridge.addMap(name, map.table, map.sources);
+      this.#bridge.addFactory(this.#context.run(script));
+    }
+    this.program = this.#context.run(plan.program);
+  }
+
+  /** Called in a later turn than the entry: what it did. */
+  after() {
+    if (this.done) return;
+    const bridge = this.#bridge;
+    if (this.root.treeCpuUs > CPU_LIMIT_US && !this.isLive) {
+      this.#finishWith("system", TIMEOUT_TEXT);
+      return;
+    }
+    const settled = int(bridge.settled());
+    if (settled === 3) {
+      this.#finishWith(string(bridge.systemKind()), string(bridge.failure()));
+      return;
+    }
+    if (settled === 2) {
+      this.#finishWith("user", renderError(string(bridge.failure()), string(bridge.frames())), string(bridge.data()));
+      return;
+    }
+    if (this.isLive) this.#sendLines();
+    if (settled === 1 && (this.isLive || !bridge.hasQueue())) {
+      this.#succeed();
+      return;
+    }
+    this.#sendSyscalls();
+    this.#startOperations();
+    this.#startTimers();
+    this.#startImports();
+    if (this.#inbox.length > 0 || bridge.isDeliverable() === true) {
+      this.#core.schedule(this);
+    } else if (bridge.isWaiting() !== true && this.#operations === 0) {
+      this.#finishWith("user", "Returned promise will never resolve");
+    }
+  }
+
+  #sendSyscalls() {
+    const bridge = this.#bridge;
+    for (;;) {
+      const op = string(bridge.nextSyscall());
+      if (op === "") return;
+      const consumed = string(bridge.consumed());
+      const stream = int(bridge.syscallStream());
+      const meta =
+        `{"op":${JSON.stringify(op)}` +
+        `${consumed === "" ? "" : `,"consumed":${consumed}`}${stream < 0 ? "" : `,"queryId":${stream}`}}`;
+      this.#core.send(4, this.call, int(bridge.syscallSeq()), meta, string(bridge.syscallArgs()));
+    }
+  }
+
+  #lines() {
+    let text = "";
+    for (;;) {
+      const line = string(this.#bridge.nextLine());
+      if (line === "") return text;
+      text += text === "" ? line : `,${line}`;
+    }
+  }
+
+  #sendLines() {
+    const lines = this.#lines();
+    if (lines !== "") this.#core.send(7, this.call, 0, `{"lines":[${lines}]}`, "");
+  }
+
+  #startOperations() {
+    const bridge = this.#bridge;
+    for (;;) {
+      const name = string(bridge.nextOperation());
+      if (name === "") return;
+      const id = int(bridge.operationId());
+      const json = string(bridge.operationJson());
+      const buffers = [];
+      const count = int(bridge.operationBuffers());
+      for (let i = 0; i < count; i++) buffers.push(copyOut(bridge.operationBuffer(i)));
+      this.#callState ??= { kind: this.kind };
+      this.#operations++;
+      const answer = (result, error) => {
+        this.#operations--;
+        if (this.done) return;
+        if (error === undefined) {
+          for (const bytes of result.buffers ?? []) {
+            const view = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
+            new Uint8Array(bridge.makeBuffer(view.byteLength)).set(view);
+          }
+          bridge.answerOperation(id, String(result.json ?? ""), "", "");
+        } else {
+          const message = error instanceof Error ? error.message : String(error);
+          bridge.answerOperation(id, "", message === "" ? "Operation failed" : message, String(error?.errorName ?? ""));
+        }
+        if (bridge.isDeliverable() === true) this.#core.schedule(this);
+      };
+      let promise;
+      try {
+        promise = Promise.resolve(hostOp(name, json, buffers, this.#callState));
+      } catch (error) {
+        promise = Promise.reject(error);
+      }
+      promise.then(
+        (result) => answer(result),
+        (error) => answer(null, error),
+      );
+    }
+  }
+
+  #startTimers() {
+    const bridge = this.#bridge;
+    for (;;) {
+      const id = int(bridge.nextTimer());
+      if (id === 0) return;
+      const handle = setTimeout(() => {
+        this.#timers.delete(id);
+        if (this.done) return;
+        this.#inbox.push(() => {
+          bridge.fireTimer(id);
+          this.#context.drain();
+        });
+        this.#core.schedule(this);
+      }, int(bridge.timerWait()));
+      this.#timers.set(id, handle);
+    }
+  }
+
+  #startImports() {
+    const bridge = this.#bridge;
+    for (;;) {
+      const specifier = string(bridge.nextImport());
+      if (specifier === "") return;
+      const id = int(bridge.importId());
+      const from = string(bridge.importFrom());
+      this.#inbox.push(() => {
+        try {
+          const path = this.#core.resolve(specifier, from);
+          const plan = this.#core.modules.plan(path, this.meta.closure, (one) => bridge.isEvaluated(one) === true);
+          this.#addPlan(plan);
+          bridge.finishImport(id, path, this.program);
+        } catch (error) {
+          bridge.failImport(id, error instanceof Error ? error.message : String(error));
+        }
+        this.#context.drain();
+      });
+    }
+  }
+
+  /** A SYSRESULT frame. */
+  answer(seq, meta, body) {
+    if (this.done) return;
+    const bridge = this.#bridge;
+    if (meta.tables !== undefined) bridge.setTables(JSON.stringify(meta.tables));
+    if (meta.error !== undefined) {
+      if (meta.fatal === true || meta.error.fatal === true) {
+        this.#finishWith("fatal", meta.error.message);
+        return;
+      }
+      bridge.answerError(seq, meta.error.message, body);
+    } else if (meta.rows !== undefined) {
+      bridge.answerPage(seq, body, meta.rows, meta.done === true, meta.left?.docs ?? Infinity, meta.left?.bytes ?? Infinity);
+    } else {
+      bridge.answer(seq, body);
+    }
+    if (bridge.isDeliverable() === true) this.#core.schedule(this);
+  }
+
+  /** An unhandled rejection that Node reported after this run's entry. `reason` is a value of the context. */
+  unhandled(reason) {
+    if (!this.done && this.#bridge !== undefined) this.#bridge.reject(reason);
+  }
+
+  #warnUnawaited() {
+    const names = string(this.#bridge.unawaited());
+    if (names === "") return;
+    const list = names.split(",");
+    const text =
+      `${list.length} unawaited operation${list.length === 1 ? "" : "s"}: [${list.join(", ")}]. Async operations should be awaited or they might not run. ` +
+      "See https://docs.convex.dev/functions/actions#dangling-promises for more information.";
+    const line = JSON.stringify({ messages: [text], level: "WARN", timestamp: Date.now(), code: "warning:UnawaitedOperations" });
+    this.#core.send(7, this.call, 0, `{"lines":[${line}]}`, "");
+  }
+
+  #succeed() {
+    if (this.isLive) this.#warnUnawaited();
+    this.#report(`"ok":true`, string(this.#bridge.value()));
+  }
+
+  #finishWith(kind, message, data = "") {
+    if (this.isLive && kind === "user" && this.#bridge !== undefined) this.#warnUnawaited();
+    this.#report(`"ok":false,"error":${JSON.stringify({ message, kind })}`, data);
+  }
+
+  #report(head, body) {
+    const bridge = this.#bridge;
+    const lines = bridge === undefined ? "" : this.#lines();
+    if (this.isLive && lines !== "") this.#core.send(7, this.call, 0, `{"lines":[${lines}]}`, "");
+    const consumed = bridge === undefined ? "" : string(bridge.consumed());
+    const flags = bridge === undefined ? 0 : int(bridge.observed());
+    const names = bridge === undefined ? "[]" : string(bridge.readNames());
+    this.parent?.bridge?.observe(flags);
+    const meta =
+      `{${head},${consumed === "" ? "" : `"consumed":${consumed},`}"observed":{"time":${(flags & 1) !== 0},"random":${(flags & 2) !== 0},` +
+      `"import_time":${(flags & 4) !== 0},"import_random":${(flags & 8) !== 0},"env":${names}},` +
+      `"cpu_us":${this.cpuUs},"logs":[${this.isLive ? "" : lines}]}`;
+    this.#core.send(6, this.call, 0, meta, body);
+    this.drop();
+  }
+
+  /** Ends the run without a report; its nested runs too. */
+  drop() {
+    if (this.done) return;
+    this.done = true;
+    if (this.#bridge !== undefined) this.#bridge.stop();
+    for (const handle of this.#timers.values()) clearTimeout(handle);
+    this.#timers.clear();
+    this.#inbox.length = 0;
+    if (this.#callState !== undefined) disposeCall(this.#callState);
+    for (const child of this.children) child.drop();
+    this.parent?.children.delete(this);
+    this.#core.finished(this);
+  }
+}
