@@ -135,6 +135,24 @@ def check_size(value: Value, maximum: int, size: int | None = None) -> int:
     return size
 
 
+def arguments_size_error(path: str, size: int) -> str | None:
+    """:param path: canonical function path.
+    :param size: of the arguments, in bytes.
+    :returns: the text of arguments that are too large for a call, or ``None``."""
+    if size <= MAX_ARGUMENTS_BYTES:
+        return None
+    actual, limit = format_bytes(size), format_bytes(MAX_ARGUMENTS_BYTES)
+    return f"Arguments for {path} are too large (actual: {actual}, limit: {limit})"
+
+
+def result_size_error(path: str, size: int) -> str | None:
+    """:returns: the text of a result that is too large, or ``None``; see :func:`arguments_size_error`."""
+    if size <= MAX_RESULT_BYTES:
+        return None
+    actual, limit = format_bytes(size), format_bytes(MAX_RESULT_BYTES)
+    return f"Function {path} return value is too large (actual: {actual}, limit: {limit})"
+
+
 def too_nested() -> InvalidValue:
     """:returns: the error of a value that passes the nesting limit; built from the inside, so it always says one too many."""
     return InvalidValue(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from convex_backend.values.kinds import UNDEFINED, InvalidValue
 from convex_backend.values.limits import (
     MAX_DOCUMENT_BYTES,
+    arguments_size_error,
     check_document,
     check_size,
     check_value,
@@ -19,6 +20,7 @@ from convex_backend.values.limits import (
     identifier_error,
     is_identifier,
     nesting,
+    result_size_error,
     size_of,
 )
 from tests.values.strategies import values
@@ -188,3 +190,15 @@ def test_check_document() -> None:
     )
     with pytest.raises(InvalidValue, match="maximum size 1 MiB"):
         check_document({"a": "x" * MAX_DOCUMENT_BYTES})
+
+
+def test_call_size_texts() -> None:
+    """Arguments and results over 16 MiB are named with both sizes."""
+    assert arguments_size_error("foo.js:f", 16 << 20) is None
+    assert result_size_error("foo.js:f", 16 << 20) is None
+    assert arguments_size_error("foo.js:f", 16997417) == (
+        "Arguments for foo.js:f are too large (actual: 16.21 MiB, limit: 16 MiB)"
+    )
+    assert result_size_error("foo.js:f", 17 << 20) == (
+        "Function foo.js:f return value is too large (actual: 17 MiB, limit: 16 MiB)"
+    )
