@@ -144,12 +144,13 @@ async def within(clock: IReactorTime, seconds: float, function: Callable[[], Awa
     :raises Exception: what it raised in time; what it raises after that is logged.
     """
     outcome: Deferred[bool] = Deferred()
+    over = False
 
     async def run() -> None:
         await function()
 
     def ended(result: object) -> None:
-        if outcome.called:
+        if over:
             if isinstance(result, Failure) and not result.check(CancelledError):
                 _log.failure("failed after its time was over", failure=result)
         elif isinstance(result, Failure):
@@ -157,9 +158,14 @@ async def within(clock: IReactorTime, seconds: float, function: Callable[[], Awa
         else:
             outcome.callback(True)
 
-    def expire() -> None:
-        outcome.callback(False)
+    def give_up() -> None:
+        nonlocal over
+        over = True
         running.cancel()
+
+    def expire() -> None:
+        give_up()
+        outcome.callback(False)
 
     running: Deferred[None] = from_coroutine(run())
     running.addBoth(ended)
@@ -168,8 +174,11 @@ async def within(clock: IReactorTime, seconds: float, function: Callable[[], Awa
     timer = clock.callLater(seconds, expire)
     try:
         return await outcome
+    except CancelledError:
+        # Nobody waits any more. Our own work cannot be the reason: it would have ended.
+        if not running.called:
+            give_up()
+        raise
     finally:
         if timer.active():
             timer.cancel()
-        if not running.called:
-            running.cancel()
