@@ -14,7 +14,7 @@ import orjson
 
 from convex_backend.values.ids import InvalidId, decode_id
 from convex_backend.values.json_codec import to_json
-from convex_backend.values.kinds import CommitTimestamp, Value
+from convex_backend.values.kinds import Value
 from convex_backend.values.limits import SYSTEM_FIELDS
 from convex_backend.values.text import float_text, string_text, value_text
 
