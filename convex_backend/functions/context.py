@@ -1,6 +1,7 @@
 """The state of one call while it runs, and where its syscalls arrive (:class:`CallHost`).
 
-One :class:`CallContext` for each try of each call; the contexts of one call tree share a :class:`CallTree`. Source: ``runtime.md`` sections 2, 8.6, 9.1.
+One :class:`CallContext` for each try of each call; the contexts of one call tree share a :class:`CallTree`.
+Source: ``runtime.md`` sections 2, 8.6, 9.1.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ import orjson
 from convex_backend.errors import BadRequest
 from convex_backend.functions.context import OpenQuery
 from convex_backend.functions.syscalls import (
-    M,
     Q_M,
+    M,
     Syscall,
     invalid_argument,
     missing,
@@ -69,8 +69,8 @@ async def get(context: CallContext, args: bytes) -> SyscallReply:
     tree = parse(args)
     is_system = tree.get("isSystem") is True
     call = "db.system.get" if is_system else "db.get"
-    id = text_argument(tree, "id", call)
-    document = await context.documents.get(id, _table_of(tree, call), is_system)
+    document_id = text_argument(tree, "id", call)
+    document = await context.documents.get(document_id, _table_of(tree, call), is_system)
     return _NULL if document is None else SyscallReply(document)
 
 
@@ -79,34 +79,34 @@ async def insert(context: CallContext, args: bytes) -> SyscallReply:
     """A new document."""
     tree = parse(args)
     table = text_argument(tree, "table", "db.insert")
-    id = await context.documents.insert(table, _object(tree, "db.insert"))
-    return SyscallReply(b'{"_id":"%s"}' % id.encode("ascii"))
+    document_id = await context.documents.insert(table, _object(tree, "db.insert"))
+    return SyscallReply(b'{"_id":"%s"}' % document_id.encode("ascii"))
 
 
 @syscall("1.0/shallowMerge", M)
 async def patch(context: CallContext, args: bytes) -> SyscallReply:
     """Set or delete top-level fields."""
     tree = parse(args)
-    id = text_argument(tree, "id", "db.patch")
+    document_id = text_argument(tree, "id", "db.patch")
     fields = _object(tree, "db.patch", allow_undefined=True)
-    return SyscallReply(await context.documents.patch(id, fields, _table_of(tree, "db.patch")))
+    return SyscallReply(await context.documents.patch(document_id, fields, _table_of(tree, "db.patch")))
 
 
 @syscall("1.0/replace", M)
 async def replace(context: CallContext, args: bytes) -> SyscallReply:
     """A new value for a document."""
     tree = parse(args)
-    id = text_argument(tree, "id", "db.replace")
+    document_id = text_argument(tree, "id", "db.replace")
     value = _object(tree, "db.replace")
-    return SyscallReply(await context.documents.replace(id, value, _table_of(tree, "db.replace")))
+    return SyscallReply(await context.documents.replace(document_id, value, _table_of(tree, "db.replace")))
 
 
 @syscall("1.0/remove", M)
 async def remove(context: CallContext, args: bytes) -> SyscallReply:
     """Delete a document."""
     tree = parse(args)
-    id = text_argument(tree, "id", "db.delete")
-    return SyscallReply(await context.documents.delete(id, _table_of(tree, "db.delete")))
+    document_id = text_argument(tree, "id", "db.delete")
+    return SyscallReply(await context.documents.delete(document_id, _table_of(tree, "db.delete")))
 
 
 @syscall("1.0/count", Q_M)

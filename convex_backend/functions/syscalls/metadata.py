@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from convex_backend.errors import BadRequest
-from convex_backend.functions.syscalls import A_H, ALL, M, Q_M, QUERY, Syscall, syscall
+from convex_backend.functions.syscalls import A_H, ALL, Q_M, QUERY, M, Syscall, syscall
 from convex_backend.interfaces import SyscallReply
 
 if TYPE_CHECKING:

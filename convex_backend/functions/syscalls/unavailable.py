@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convex_backend.errors import BadRequest
-from convex_backend.functions.syscalls import A_H, ALL, M, Q_M, Handler, Syscall
+from convex_backend.functions.syscalls import A_H, ALL, Q_M, Handler, M, Syscall
 from convex_backend.interfaces import SyscallReply
 
 if TYPE_CHECKING:
