@@ -19,6 +19,7 @@ from convex_backend.database.system_tables import (
     INDEX,
     LAST_FIXED_ID,
     SCHEMAS,
+    SYSTEM_TABLETS,
     TABLES,
     VIRTUAL_NUMBERS,
 )
@@ -198,14 +199,16 @@ class CatalogNames:
         self._catalog = catalog
         self._component = component
 
-    def resolve_table_number(self, number: int) -> str | None:
-        """:returns: the name of the user-visible table with *number*, or ``None``."""
+    def table_of_number(self, number: int, /) -> tuple[str, bool] | None:
+        """:returns: the name and whether it is a private system table, or ``None``."""
         table = self._catalog.by_number.get((self._component, number))
-        return table.name if table is not None else VIRTUAL_NUMBERS.get(number)
-
-    def is_system(self, number: int) -> bool:
-        """:returns: whether *number* is that of a private system table."""
-        return number < FIRST_USER_TABLE_NUMBER and number not in VIRTUAL_NUMBERS
+        if table is not None:
+            return table.name, False
+        virtual = VIRTUAL_NUMBERS.get(number)
+        if virtual is not None:
+            return virtual, False
+        system = SYSTEM_TABLETS.get(number)
+        return (system.name, True) if system is not None else None
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -280,7 +283,7 @@ class Catalog:
                     definition = (
                         known.definition
                         if known is not None and known.text == text
-                        else SchemaDefinition.parse(text, stored=True)
+                        else SchemaDefinition.from_stored(text)
                     )
                     schemas[row_id] = SchemaInfo(row_id, row["component"], row["state"], definition, text)
         return self._rebuilt(ts, tables, index_rows, schemas, touched)

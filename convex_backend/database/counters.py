@@ -20,9 +20,8 @@ from convex_backend.values.limits import format_bytes, size_of
 
 SIZE_PER_JSON_BYTE: Final = 5
 
-_HELP: Final = (
-    "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective index range expressions."
-)
+_HELP: Final = "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective "
+    "index range expressions."
 
 
 def document_size(json: bytes) -> int:
@@ -111,8 +110,7 @@ class Counters:
         if self.documents_read > limits.documents_read:
             raise PaginationLimit(
                 "TooManyDocumentsRead",
-                "Too many documents read in a single function execution "
-                f"(limit: {limits.documents_read}). {_HELP}",
+                f"Too many documents read in a single function execution (limit: {limits.documents_read}). {_HELP}",
             )
         if self.bytes_read_bound > limits.bytes_read and self.bytes_read > limits.bytes_read:
             raise PaginationLimit(
@@ -148,8 +146,7 @@ class Counters:
         if self.bytes_written > limits.bytes_written:
             raise PaginationLimit(
                 "TooManyBytesWritten",
-                "Too many bytes written in a single function execution "
-                f"(limit: {format_bytes(limits.bytes_written)})",
+                f"Too many bytes written in a single function execution (limit: {format_bytes(limits.bytes_written)})",
             )
 
     def schedule(self, args_bytes: int) -> None:

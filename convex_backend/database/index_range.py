@@ -137,7 +137,9 @@ def plan_range(table: str, number: int, index: IndexInfo, range: list[Any]) -> K
         )
     if index.fields == ("_id",):
         return _id_range(number, bounds)
-    return _interval(b"".join([encode_value(bounds.equal[field]) for field in prefix]), bounds, len(prefix) == len(fields))
+    return _interval(
+        b"".join([encode_value(bounds.equal[field]) for field in prefix]), bounds, len(prefix) == len(fields)
+    )
 
 
 def _interval(prefix: bytes, bounds: _Bounds, complete: bool) -> KeyRange:

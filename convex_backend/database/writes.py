@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from convex_backend.database.committer import DocumentChange
+from convex_backend.database.write_log import DocumentChange
 
 #: Index keys by index id.
 Keys = dict[int, bytes]
@@ -101,13 +101,13 @@ class WriteSet:
         """Undo all writes since *mark*."""
         undo = self._undo
         while len(undo) > mark:
-            tablet, id, previous = undo.pop()
+            tablet, document_id, previous = undo.pop()
             writes = self.tablets[tablet]
-            current = writes[id]
+            current = writes[document_id]
             if previous is None:
-                del writes[id]
+                del writes[document_id]
             else:
-                writes[id] = previous
+                writes[document_id] = previous
             self._changed(tablet, current, previous)
 
     def changes(self) -> tuple[DocumentChange, ...]:

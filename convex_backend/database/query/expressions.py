@@ -77,7 +77,7 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 def _divide_floats(left: float, right: float) -> float:
     if right == 0.0:
-        if left == 0.0 or left != left:
+        if left == 0.0 or math.isnan(left):
             return math.nan
         return math.copysign(math.inf, left) * math.copysign(1.0, right)
     return left / right
@@ -127,9 +127,7 @@ def _arithmetic(verb: str, left: Any, right: Any) -> Any:
                 f"Cannot {verb} {value_text(left)} and {value_text(right)}: the result is out of range for Int64"
             )
         return result
-    raise _error(
-        f"Cannot {verb} {_shown(left)} (type {type_name(left)}) and {_shown(right)} (type {type_name(right)})"
-    )
+    raise _error(f"Cannot {verb} {_shown(left)} (type {type_name(left)}) and {_shown(right)} (type {type_name(right)})")
 
 
 def _negate(value: Any) -> Any:
@@ -193,23 +191,11 @@ def _binary(verb: str, left: Evaluator, right: Evaluator) -> Evaluator:
 
 
 def _all(operands: list[Evaluator]) -> Evaluator:
-    def evaluate(document: dict[str, Any]) -> bool:
-        for operand in operands:
-            if not as_boolean(operand(document)):
-                return False
-        return True
-
-    return evaluate
+    return lambda document: all(as_boolean(operand(document)) for operand in operands)
 
 
 def _any(operands: list[Evaluator]) -> Evaluator:
-    def evaluate(document: dict[str, Any]) -> bool:
-        for operand in operands:
-            if as_boolean(operand(document)):
-                return True
-        return False
-
-    return evaluate
+    return lambda document: any(as_boolean(operand(document)) for operand in operands)
 
 
 def _invalid(reason: str) -> BadRequest:

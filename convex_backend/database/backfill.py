@@ -1,0 +1,308 @@
+"""Building new indexes while writes go on, and checking existing rows against a new schema.
+
+A new index starts ``backfilling``: every write from the index's commit on keeps it, and this job adds the entries of older rows in steps, each of
+which is one commit. A step reads and commits within one turn of the reactor, so no write can come between. How far an index is built is a row of
+``_backend_state``, written with the step, so a restart goes on where it ended.
+
+Source: ``push.md`` sections 9 and 10.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from convex_backend.database.catalog import BACKFILLED, BACKFILLING, CatalogNames, IndexInfo, SchemaInfo, TableInfo
+from convex_backend.database.index_keys import document_keys
+from convex_backend.database.schema_check import PENDING, VALIDATED, fail_schema
+from convex_backend.database.system_tables import BACKEND_STATE, SCHEMAS
+from convex_backend.database.tables import set_index_state
+from convex_backend.deferreds import Waiters, run_detached
+from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault
+from convex_backend.interfaces import IndexWrite
+from convex_backend.values.json_codec import loads
+from convex_backend.values.schema import existing_document_error
+
+if TYPE_CHECKING:
+    from convex_backend.database.committer import CommitEvent
+    from convex_backend.database.database import Database
+
+#: Rows of one step; about 5 ms of the reactor's time.
+STEP_ROWS: Final = 200
+_PAUSE_SECONDS: Final = 0.002
+_RETRY_SECONDS: Final = 1.0
+_PROGRESS_PREFIX: Final = "backfill:"
+
+
+class Stopped(Exception):
+    """Background work was told to end."""
+
+
+class _Pauses:
+    """Sleeps that a stop cuts short."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._timer: IDelayedCall | None = None
+        self._sleeping: Deferred[None] | None = None
+        self.stopped = False
+
+    async def sleep(self, seconds: float) -> None:
+        """:raises Stopped: when told to end."""
+        if self.stopped:
+            raise Stopped
+        self._sleeping = Deferred()
+        self._timer = self._database.reactor.callLater(seconds, self._wake)
+        await self._sleeping
+        if self.stopped:
+            raise Stopped
+
+    def _wake(self) -> None:
+        sleeping, self._sleeping, self._timer = self._sleeping, None, None
+        if sleeping is not None:
+            sleeping.callback(None)
+
+    def stop(self) -> None:
+        """End the present sleep and refuse further ones."""
+        self.stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._wake()
+
+
+class IndexBackfill:
+    """Builds every index that is ``backfilling``, one after the other, in the background."""
+
+    _log = Logger()
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pauses = _Pauses(database)
+        self._running: Deferred[None] | None = None
+        self._changed: Waiters[None] = Waiters()
+
+    def start(self) -> None:
+        """Go on with what an earlier run of the server left, and listen for new indexes."""
+        self._database.committer.on_durable.append(self._on_durable)
+        self._wake()
+
+    async def stop(self) -> None:
+        """End after the present step."""
+        if self._on_durable in self._database.committer.on_durable:
+            self._database.committer.on_durable.remove(self._on_durable)
+        self._pauses.stop()
+        while self._running is not None:
+            await self._changed.wait()
+
+    def building(self) -> list[IndexInfo]:
+        """Indexes that are not built yet, oldest first."""
+        rows = self._database.catalogs.newest.index_rows.values()
+        return sorted((index for index in rows if index.state == BACKFILLING), key=lambda index: index.id)
+
+    async def wait(self) -> None:
+        """Return when an index has been built, or the job has stopped or paused for another reason. Cancelling only stops the wait."""
+        await self._changed.wait()
+
+    def _on_durable(self, events: list[CommitEvent]) -> None:
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._running is None and not self._pauses.stopped and self.building():
+            self._running = run_detached("index backfill", self._run())
+
+    async def _run(self) -> None:
+        try:
+            # Leave the turn of whoever woke us: it may be inside the committer's publication.
+            await self._pauses.sleep(0)
+            while building := self.building():
+                try:
+                    while await self._step(building[0].row_id):
+                        await self._pauses.sleep(_PAUSE_SECONDS)
+                except (OccConflict, Rerun, Overloaded, ServerFault) as error:
+                    self._log.warn("index backfill waits: {error}", error=error)
+                    await self._pauses.sleep(_RETRY_SECONDS)
+        except Stopped:
+            pass
+        finally:
+            self._running = None
+            self._changed.fire(None)
+            self._wake()
+
+    async def _step(self, row_id: bytes) -> bool:
+        """Add the entries of the next rows.
+
+        :returns: whether there is more to do for this index.
+        """
+        database = self._database
+        transaction = database.begin("system", writer="index backfill")
+        try:
+            await transaction.ensure_begun()
+            index = transaction.catalog.index_rows.get(row_id)
+            table = transaction.catalog.by_tablet.get(index.tablet) if index is not None else None
+            if index is None or table is None or index.state != BACKFILLING:
+                return False
+            transaction.add_system_point(*index.point)
+            key = f"{_PROGRESS_PREFIX}{index.id}"
+            progress = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (key,))
+            lower = progress[1]["after"] + b"\x00" if progress is not None else b""
+            rows = await transaction.snapshot.scan(-table.tablet, table.tablet, lower, None, False, STEP_ROWS)
+            transaction.reads.add_interval(
+                -table.tablet, lower, rows[-1].key + b"\x00" if len(rows) == STEP_ROWS else None
+            )
+            writes = []
+            for row in rows:
+                entry = document_keys((index,), loads(row.json))[index.id]
+                # A row that was written since the index began has its entry already.
+                found = await transaction.snapshot.scan(index.id, table.tablet, entry, entry + b"\x00", False, 1)
+                if not found:
+                    writes.append(IndexWrite(index.id, entry, table.tablet, row.id, True, row.ts))
+            done = len(rows) < STEP_ROWS
+            if done:
+                await set_index_state(transaction, index, BACKFILLED)
+                if progress is not None:
+                    await transaction.system.delete(BACKEND_STATE.name, progress[0])
+            elif progress is None:
+                await transaction.system.insert(BACKEND_STATE.name, {"key": key, "after": rows[-1].key})
+            else:
+                await transaction.system.patch(BACKEND_STATE.name, progress[0], {"after": rows[-1].key})
+            await database.commit(transaction, extra_index_writes=tuple(writes))
+        finally:
+            transaction.close()
+        if done:
+            self._log.info("built index {table}.{index}", table=table.name, index=index.name)
+            self._changed.fire(None)
+        return not done
+
+
+@attrs.define(slots=True, eq=False)
+class ValidationProgress:
+    """How far the check of existing rows has come. ``done`` is true when it has ended, whatever the outcome."""
+
+    tables_done: int = 0
+    tables_total: int = 0
+    documents_checked: int = 0
+    done: bool = False
+
+
+class SchemaValidation:
+    """Checks the existing rows of the tables whose type a pending schema changes, then marks it ``validated`` or ``failed``.
+
+    Rows that are written meanwhile are checked by their writers (``schema_check``).
+
+    :param row_id: internal id of the ``_schemas`` row, in state ``pending``.
+    """
+
+    _log = Logger()
+
+    def __init__(self, database: Database, row_id: bytes) -> None:
+        self._database = database
+        self._row_id = row_id
+        self._pauses = _Pauses(database)
+        self._ended: Waiters[None] = Waiters()
+        self.progress = ValidationProgress()
+
+    def start(self) -> None:
+        """Begin in the background."""
+        run_detached("schema validation", self._run())
+
+    async def stop(self) -> None:
+        """End soon; the row stays ``pending``."""
+        self._pauses.stop()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Return when it has ended. Cancelling only stops the wait."""
+        if not self.progress.done:
+            await self._ended.wait()
+
+    async def _run(self) -> None:
+        try:
+            await self._pauses.sleep(0)
+            while True:
+                try:
+                    await self._check()
+                    break
+                except (OccConflict, Rerun, Overloaded, ServerFault) as error:
+                    self._log.warn("schema validation starts again: {error}", error=error)
+                    await self._pauses.sleep(_RETRY_SECONDS)
+        except Stopped:
+            pass
+        finally:
+            self.progress.done = True
+            self._ended.fire(None)
+
+    def _schema(self) -> SchemaInfo | None:
+        info = self._database.catalogs.newest.schemas.get(self._row_id)
+        return info if info is not None and info.state == PENDING else None
+
+    async def _check(self) -> None:
+        schema = self._schema()
+        if schema is None:
+            return
+        tables = self._changed_tables(schema)
+        self.progress.tables_total, self.progress.tables_done = len(tables), 0
+        for table in tables:
+            error = await self._check_table(schema, table)
+            if error is not None:
+                await self._finish(error, table.name)
+                return
+            self.progress.tables_done += 1
+        await self._finish(None, None)
+
+    def _changed_tables(self, schema: SchemaInfo) -> list[TableInfo]:
+        """Tables with rows that the active schema does not vouch for."""
+        if not schema.definition.validated:
+            return []
+        catalog = self._database.catalogs.newest
+        active = catalog.active.get(schema.component)
+        vouched = active.definition.tables if active is not None and active.definition.validated else {}
+        changed = []
+        for table in catalog.tables_of(schema.component):
+            wanted = schema.definition.tables.get(table.name)
+            known = vouched.get(table.name)
+            if wanted is not None and (known is None or known.document_type != wanted.document_type):
+                changed.append(table)
+        return changed
+
+    async def _check_table(self, schema: SchemaInfo, table: TableInfo) -> str | None:
+        """:returns: the text of the first row's fault."""
+        database = self._database
+        lower = b""
+        while True:
+            if self._schema() is None:
+                return None
+            snapshot = database.committer.snapshots.open(database.committer.durable_ts)
+            try:
+                rows = await snapshot.scan(-table.tablet, table.tablet, lower, None, False, STEP_ROWS)
+                names = CatalogNames(database.catalogs.at(snapshot.ts), table.component)
+            finally:
+                snapshot.close()
+            for row in rows:
+                document = loads(row.json)
+                text = schema.definition.check_document(table.name, document, names)
+                self.progress.documents_checked += 1
+                if text is not None:
+                    return existing_document_error(document["_id"], table.name, text)
+            if len(rows) < STEP_ROWS:
+                return None
+            lower = rows[-1].key + b"\x00"
+            await self._pauses.sleep(_PAUSE_SECONDS)
+
+    async def _finish(self, error: str | None, table: str | None) -> None:
+        """Move the row on, unless somebody else has."""
+        transaction = self._database.begin("system", writer="schema validation")
+        try:
+            row = await transaction.system.get(SCHEMAS.name, self._row_id)
+            if row is None or row[1]["state"] != PENDING:
+                return
+            if error is not None:
+                await fail_schema(transaction, self._row_id, error, table)
+            else:
+                await transaction.system.patch(SCHEMAS.name, self._row_id, {"state": VALIDATED})
+            await self._database.commit(transaction)
+        finally:
+            transaction.close()
