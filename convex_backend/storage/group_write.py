@@ -14,28 +14,28 @@ LAST_TS = "last_ts"
 """The meta key of the newest timestamp in the file; decimal digits."""
 
 _MOVE_DOCUMENTS = BulkStatement(
-    "WITH moved (tablet, id, to_ts) AS (VALUES {rows}) "
     "INSERT INTO document_history (tablet, id, from_ts, to_ts, json) "
+    "WITH moved (tablet, id, to_ts) AS (VALUES {rows}) "
     "SELECT d.tablet, d.id, d.ts, moved.to_ts, d.json FROM moved CROSS JOIN documents AS d "
     "WHERE d.tablet = moved.tablet AND d.id = moved.id",
     "(?, ?, ?)",
 )
 _UPDATE_DOCUMENTS = BulkStatement(
-    "WITH fresh (tablet, id, ts, json) AS (VALUES {rows}) "
-    "UPDATE documents SET ts = fresh.ts, json = fresh.json FROM fresh "
-    "WHERE documents.tablet = fresh.tablet AND documents.id = fresh.id",
+    "UPDATE documents SET ts = fresh.column3, json = fresh.column4 FROM (VALUES {rows}) AS fresh "
+    "WHERE documents.tablet = fresh.column1 AND documents.id = fresh.column2",
     "(?, ?, ?, ?)",
 )
 _INSERT_DOCUMENTS = BulkStatement("INSERT INTO documents (tablet, id, ts, json) VALUES {rows}", "(?, ?, ?, ?)")
-_DELETE_DOCUMENTS = BulkStatement("DELETE FROM documents WHERE (tablet, id) IN (VALUES {rows})", "(?, ?)")
+# One tablet or index at a time: SQLite walks the whole table for (tablet, id) IN (VALUES …).
+_DELETE_DOCUMENTS = BulkStatement("DELETE FROM documents WHERE tablet = ? AND id IN ({rows})", "?")
 _MOVE_ENTRIES = BulkStatement(
-    "WITH moved (index_id, key, to_ts, tablet, id) AS (VALUES {rows}) "
     "INSERT INTO index_history (index_id, key, from_ts, to_ts, tablet, id) "
+    "WITH moved (index_id, key, to_ts, tablet, id) AS (VALUES {rows}) "
     "SELECT e.index_id, e.key, e.ts, moved.to_ts, moved.tablet, moved.id FROM moved CROSS JOIN index_entries AS e "
     "WHERE e.index_id = moved.index_id AND e.key = moved.key AND e.ts < moved.to_ts",
     "(?, ?, ?, ?, ?)",
 )
-_DELETE_ENTRIES = BulkStatement("DELETE FROM index_entries WHERE (index_id, key) IN (VALUES {rows})", "(?, ?)")
+_DELETE_ENTRIES = BulkStatement("DELETE FROM index_entries WHERE index_id = ? AND key IN ({rows})", "?")
 # An entry that is there already (a backfill that starts again) keeps the older timestamp: it has been valid since then.
 _INSERT_ENTRIES = BulkStatement(
     "INSERT INTO index_entries (index_id, key, slot, ts) VALUES {rows} "
@@ -99,9 +99,9 @@ class _Batch:
     moved_documents: list[tuple[int, bytes, int]] = attrs.field(factory=list)
     updated: list[tuple[int, bytes, int, bytes]] = attrs.field(factory=list)
     inserted: list[tuple[int, bytes, int, bytes]] = attrs.field(factory=list)
-    deleted: list[tuple[int, bytes]] = attrs.field(factory=list)
+    deleted: dict[int, list[tuple[bytes]]] = attrs.field(factory=dict)
     moved_entries: list[tuple[int, bytes, int, int, bytes]] = attrs.field(factory=list)
-    removed_entries: list[tuple[int, bytes]] = attrs.field(factory=list)
+    removed_entries: dict[int, list[tuple[bytes]]] = attrs.field(factory=dict)
     added_entries: list[tuple[int, bytes, int, bytes, int]] = attrs.field(factory=list)
     results: list[tuple[str, int, int, int, int, bytes]] = attrs.field(factory=list)
 
@@ -119,7 +119,7 @@ class _Batch:
             if write.had_previous:
                 self.moved_documents.append((*document, ts))
                 if write.json is None:
-                    self.deleted.append(document)
+                    self.deleted.setdefault(write.tablet, []).append((write.id,))
                 else:
                     self.updated.append((*document, ts, write.json))
             elif write.json is not None:
@@ -132,7 +132,7 @@ class _Batch:
                 self.added_entries.append((index, key, entry.tablet, entry.id, added_ts))
             else:
                 self.moved_entries.append((index, key, ts, entry.tablet, entry.id))
-                self.removed_entries.append((index, key))
+                self.removed_entries.setdefault(index, []).append((key,))
         for result in commit.ledger:
             size = ledger_bytes(result)
             self.results.append((result.session, result.request, ts, result.created_ms, size, result.result))
@@ -141,7 +141,8 @@ class _Batch:
         if self.moved_documents:
             moved = _MOVE_DOCUMENTS.run(connection, self.moved_documents)
             _UPDATE_DOCUMENTS.run(connection, self.updated)
-            _DELETE_DOCUMENTS.run(connection, self.deleted)
+            for tablet, ids in self.deleted.items():
+                _DELETE_DOCUMENTS.run(connection, ids, (tablet,))
             if moved != len(self.moved_documents):
                 raise ValueError("a document to be replaced or deleted is not there")
         try:
@@ -150,7 +151,8 @@ class _Batch:
             raise ValueError(f"a document to be inserted is already there: {error}") from error
         if self.moved_entries:
             _MOVE_ENTRIES.run(connection, self.moved_entries)
-            _DELETE_ENTRIES.run(connection, self.removed_entries)
+            for index, keys in self.removed_entries.items():
+                _DELETE_ENTRIES.run(connection, keys, (index,))
         try:
             _INSERT_ENTRIES.run(connection, self.added_entries)
         except sqlite3.IntegrityError as error:
@@ -182,4 +184,4 @@ def _write_meta(connection: sqlite3.Connection, commits: Sequence[Commit]) -> No
             connection.execute("DELETE FROM meta WHERE key = ?", (key,))
         else:
             connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-    connection.execute("UPDATE meta SET value = ? WHERE key = ?", (str(commits[-1].ts), LAST_TS))
+    connection.execute("UPDATE meta SET value = ? WHERE key = ?", (b"%d" % commits[-1].ts, LAST_TS))

@@ -51,12 +51,12 @@ _SCAN_INDEX = IntervalQuery(
     "WHERE e.index_id = ?3 AND {interval} ORDER BY e.key {order} LIMIT ?4",
     "e.key",
 )
-# ?3 tablet or index, ?4 timestamp. At one timestamp a key is in one of the halves only; SQLite merges the two in key order.
+# ?3 tablet or index, ?4 timestamp, ?5 limit (of documents). At one timestamp a key is in one of the halves only; SQLite merges the two in key order.
 _SCAN_DOCUMENTS_AT = IntervalQuery(
     "SELECT id, ts, json FROM documents WHERE tablet = ?3 AND {interval} AND ts <= ?4 "
     "UNION ALL "
     "SELECT id, from_ts, json FROM document_history "
-    "WHERE tablet = ?3 AND {interval} AND from_ts <= ?4 AND to_ts > ?4 ORDER BY 1 {order}",
+    "WHERE tablet = ?3 AND {interval} AND from_ts <= ?4 AND to_ts > ?4 ORDER BY 1 {order} LIMIT ?5",
     "id",
 )
 _SCAN_INDEX_AT = IntervalQuery(
@@ -93,8 +93,8 @@ def scan_documents_at(
     connection: sqlite3.Connection, tablet: int, lower: bytes, upper: bytes | None, reverse: bool, limit: int, ts: int
 ) -> list[Row]:
     """:func:`scan_documents` as of *ts*."""
-    cursor = _SCAN_DOCUMENTS_AT.run(connection, lower, upper, reverse, tablet, ts)
-    return [Row(key, key, from_ts, json) for key, from_ts, json in cursor.fetchmany(limit)]
+    cursor = _SCAN_DOCUMENTS_AT.run(connection, lower, upper, reverse, tablet, ts, limit)
+    return [Row(key, key, from_ts, json) for key, from_ts, json in cursor]
 
 
 def scan_index_at(

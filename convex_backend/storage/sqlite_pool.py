@@ -31,6 +31,20 @@ _READ_CACHE_KIB = 64 * 1024
 _WRITE_CACHE_KIB = 32 * 1024
 
 
+class _ConnectionPool(adbapi.ConnectionPool):
+    """adbapi's pool over threads of our choice."""
+
+    def __init__(self, make_thread_pool: Callable[[int, int], ThreadPool], *args: Any, **kwargs: Any) -> None:
+        self._make_thread_pool = make_thread_pool
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # adbapi has no annotations
+
+    def start(self) -> None:
+        # Here and not after the constructor, which has already called start() when the reactor is running.
+        if not self.running:
+            self.threadpool = self._make_thread_pool(self.min, self.max)
+        super().start()  # type: ignore[no-untyped-call] # adbapi has no annotations
+
+
 class SqlitePool:
     """Opens, lends and closes the connections of one file.
 
@@ -116,7 +130,8 @@ class SqlitePool:
     def _pool(
         self, low: int, high: int, name: str, set_up: Callable[[sqlite3.Connection], None], factory: type[Any]
     ) -> adbapi.ConnectionPool:
-        pool = adbapi.ConnectionPool(
+        pool = _ConnectionPool(
+            self._make_thread_pool,
             "sqlite3",
             self.path,
             cp_min=low,
@@ -129,7 +144,6 @@ class SqlitePool:
             timeout=_BUSY_TIMEOUT_SECONDS,
             factory=factory,
         )
-        pool.threadpool = self._make_thread_pool(low, high)
         pool.start()
         return pool
 

@@ -63,4 +63,4 @@ CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value BLOB NOT NULL
 ) WITHOUT ROWID;
-INSERT INTO meta (key, value) VALUES ('last_ts', '0');
+INSERT INTO meta (key, value) VALUES ('last_ts', X'30');

@@ -1,0 +1,115 @@
+"""The schema's versions: order, backup, refusal of what is newer or not ours."""
+
+import os
+import sqlite3
+
+import pytest
+
+from convex_backend.errors import ConvexError
+from convex_backend.storage.migrations import Migration, load_migrations, migrate
+from tests.storage.contract import A, insert
+from tests.storage.faults import synchronous_store
+from tests.storage.synchronous import result_of
+
+ONE = Migration(1, "CREATE TABLE one (n INTEGER);\nINSERT INTO one VALUES (1);")
+TWO = Migration(2, "CREATE TABLE two (n INTEGER);\nINSERT INTO two SELECT n + 1 FROM one;")
+
+
+def connect(path):
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    return connection
+
+
+def test_shipped_migrations_load():
+    """The shipped scripts are numbered from 1 without a gap."""
+    assert [migration.version for migration in load_migrations()][:1] == [1]
+
+
+def test_gap_and_bad_name_are_refused(tmp_path):
+    """A missing number or a strange file name is an error, not a skipped script."""
+    (tmp_path / "0001_a.sql").write_text("")
+    (tmp_path / "0003_c.sql").write_text("")
+    with pytest.raises(ValueError, match="gap"):
+        load_migrations(tmp_path)
+    (tmp_path / "0003_c.sql").rename(tmp_path / "second.sql")
+    with pytest.raises(ValueError, match="second"):
+        load_migrations(tmp_path)
+
+
+def test_new_file_needs_no_backup(tmp_path):
+    """A new file gets all scripts and no backup copy."""
+    path = str(tmp_path / "db")
+    connection = connect(path)
+    assert migrate(connection, path, [ONE, TWO]) == 2
+    assert connection.execute("SELECT n FROM two").fetchall() == [(2,)]
+    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    connection.close()
+    assert not [name for name in os.listdir(tmp_path) if "backup" in name]
+
+
+def test_existing_file_is_backed_up_then_migrated(tmp_path):
+    """An older file is copied to FILE.backup-vN, private and complete with what is in its WAL, before it changes."""
+    path = str(tmp_path / "db")
+    connection = connect(path)
+    migrate(connection, path, [ONE])
+    connection.execute("INSERT INTO one VALUES (10)")
+    assert migrate(connection, path, [ONE, TWO]) == 2
+    assert migrate(connection, path, [ONE, TWO]) == 2
+    assert connection.execute("SELECT n FROM two ORDER BY n").fetchall() == [(2,), (11,)]
+    connection.close()
+    backup = sqlite3.connect(path + ".backup-v1")
+    assert backup.execute("SELECT n FROM one").fetchall() == [(1,), (10,)]
+    assert backup.execute("PRAGMA user_version").fetchone() == (1,)
+    backup.close()
+    assert os.stat(path + ".backup-v1").st_mode & 0o777 == 0o600
+    assert not os.path.exists(path + ".backup-v1.partial")
+
+
+def test_failed_script_changes_nothing(tmp_path):
+    """A script that fails half-way leaves the file at its old version; the next start tries again."""
+    path = str(tmp_path / "db")
+    connection = connect(path)
+    migrate(connection, path, [ONE])
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, path, [ONE, Migration(2, "DELETE FROM one;\nSELECT * FROM missing;")])
+    assert connection.execute("SELECT n FROM one").fetchall() == [(1,)]
+    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert migrate(connection, path, [ONE, TWO]) == 2
+    connection.close()
+
+
+def test_newer_file_is_refused(tmp_path):
+    """A file of a newer version is refused by name and left as it is; afterwards its lock is free."""
+    path = str(tmp_path / "db")
+    store = synchronous_store(path)
+    result_of(store.open())
+    result_of(store.write([insert(1, A, b"a")]))
+    result_of(store.close())
+    connection = connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    for _ in range(2):
+        with pytest.raises(ConvexError) as caught:
+            result_of(synchronous_store(path).open())
+        assert caught.value.code == "DatabaseTooNew"
+        assert "schema 99" in caught.value.message
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    store = synchronous_store(path)
+    result_of(store.open())
+    assert store.last_ts == 1
+    result_of(store.close())
+
+
+def test_foreign_database_is_refused(tmp_path):
+    """Another program's SQLite file is not taken over."""
+    path = str(tmp_path / "db")
+    connection = connect(path)
+    connection.execute("CREATE TABLE theirs (n)")
+    connection.close()
+    with pytest.raises(ConvexError) as caught:
+        result_of(synchronous_store(path).open())
+    assert caught.value.code == "NotADatabase"
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
+    connection.close()
