@@ -20,8 +20,10 @@ from convex_backend.values.limits import format_bytes, size_of
 
 SIZE_PER_JSON_BYTE: Final = 5
 
-_HELP: Final = "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective "
+_HELP: Final = (
+    "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective "
     "index range expressions."
+)
 
 
 def document_size(json: bytes) -> int:
@@ -63,10 +65,10 @@ class Counters:
         "_json_read",
         "_measured",
         "_unmeasured",
+        "bytes_written",
         "database_queries",
         "documents_read",
         "documents_written",
-        "bytes_written",
         "functions_scheduled",
         "limits",
         "scheduled_bytes",
