@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from convex_backend.database.query.cursor import Seal, Unseal
 from convex_backend.errors import BadRequest, ConvexError
 from convex_backend.functions.directory import Environment, FunctionDirectory, ResolvedFunction
 from convex_backend.functions.invocation import check_returns
@@ -41,7 +42,12 @@ class Stream(Protocol):
 
 
 class Documents(Protocol):
-    """A ``database.transaction.Transaction``, as far as syscalls use it; all texts of section 2.3 are its own."""
+    """A ``database.transaction.Transaction``, as far as syscalls use it; all texts of section 2.3 are its own.
+
+    :ivar component: the component whose tables names mean.
+    """
+
+    component: int
 
     async def get(self, id: str, table: str | None, is_system: bool) -> bytes | None:
         """A document's JSON text."""
@@ -61,16 +67,23 @@ class Documents(Protocol):
     def open_stream(self, query: Any) -> Stream:
         """:param query: the query's JSON tree; its errors come with the first fetch."""
 
+    def close_stream(self, stream: Any) -> None:
+        """The function is done with *stream*."""
+
     async def paginate(
         self,
         query: Any,
+        *,
         cursor: str | None,
         end_cursor: str | None,
-        page_size: int,
-        maximum_rows_read: int | None,
-        maximum_bytes_read: int | None,
-    ) -> bytes:
-        """:returns: JSON text of the page object."""
+        page_size: float,
+        max_rows: float | None,
+        max_bytes: float | None,
+        journal_end_cursor: str | None,
+        seal: Seal,
+        unseal: Unseal,
+    ) -> dict[str, Any]:
+        """:returns: the page object, for ``orjson.dumps``."""
 
     async def count(self, table: str) -> int:
         """Number of documents of a table."""
@@ -130,12 +143,17 @@ class DeploymentInfo:
 
 @attrs.frozen(slots=True, eq=False)
 class CallServices:
-    """What every call of a server shares."""
+    """What every call of a server shares.
+
+    :param seal: makes cursor text of cursor bytes; ``unseal`` takes it apart again.
+    """
 
     directory: FunctionDirectory
     deployment: DeploymentInfo
     random_bytes: Callable[[int], bytes]
     now_ms: Callable[[], int]
+    seal: Seal
+    unseal: Unseal
     nested_runner: NestedRunner | None = None
 
 
@@ -146,8 +164,9 @@ class CallTree:
     :param identity: JSON text of the user identity object, or ``null``.
     :param identity_error: raised instead of giving the identity (an HTTP action with an unusable header).
     :param identity_observed: whether any call of the tree has asked for the identity.
-    :param names: resolves table numbers for validators, by component id.
-    :param tables: numbers of user tables by name, by component id.
+    :param names: resolves table numbers for validators, by component id; must work before the transaction has begun.
+    :param tables: numbers of user tables by name, by component id; likewise.
+    :param journal_end_cursor: end of the page in an earlier run of the same live query (``runtime.md`` 3.5).
     :param on_abandon: called when the try of the root gives nothing.
     """
 
@@ -159,6 +178,7 @@ class CallTree:
     identity: bytes = b"null"
     identity_error: ConvexError | None = None
     identity_observed: bool = False
+    journal_end_cursor: str | None = None
     on_abandon: Callable[[], None] | None = None
 
 
@@ -239,7 +259,9 @@ class CallContext:
 
     def close_query(self, query_id: int) -> None:
         """See :class:`CallHost`."""
-        self.queries.pop(str(query_id), None)
+        query = self.queries.pop(str(query_id), None)
+        if query is not None:
+            self.documents.close_stream(query.stream)
 
     def complete(self, outcome: Outcome) -> Outcome:
         """See :class:`CallHost`: records what was observed, checks the value, adds the warnings of a root call."""
@@ -247,7 +269,7 @@ class CallContext:
             self.tree.services.directory.observed(self.transaction, self.function, outcome.observed)
         result_bytes = 0
         if outcome.value is not None:
-            outcome, result_bytes = check_returns(self.function, outcome, self.tree.names(self.function.component))
+            outcome, result_bytes = check_returns(self.function, outcome, self.tree.names)
         if self.depth:
             return outcome
         warnings = self._warnings(outcome, result_bytes)

@@ -5,7 +5,7 @@ Used for root calls by the use cases and for nested calls here. Source: ``runtim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -15,8 +15,11 @@ from convex_backend.functions.limits import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.interfaces import CallSpec, FunctionError, Outcome
 from convex_backend.values.json_codec import loads
-from convex_backend.values.limits import check_size, format_bytes, size_of
+from convex_backend.values.limits import arguments_size_error, result_size_error, size_of
 from convex_backend.values.validators import TableNames, validate_args, validate_returns
+
+SIZE_PER_TEXT = 5
+"""A value's size is less than this many times the bytes of its JSON text (a number's 9 bytes may be ``1,``)."""
 
 
 def normalise_args(args: bytes) -> bytes:
@@ -27,51 +30,55 @@ def normalise_args(args: bytes) -> bytes:
     return b"[" + (stripped or b"{}") + b"]"
 
 
-def check_args(function: ResolvedFunction, args: bytes, names: TableNames) -> None:
+def check_args(function: ResolvedFunction, args: bytes, names: Callable[[int], TableNames]) -> None:
     """Check the normalised *args* of a call.
 
+    :param names: table names of a component by its id; asked only when there is a validator.
     :raises FunctionFailed: they are no values, too large, or do not match the validator; the text has no prefix and no frames.
     """
     try:
         values = loads(args)
     except BadRequest as error:
         raise FunctionFailed(FunctionError(f"Invalid arguments for {function.path.stripped}: {error}")) from None
-    # The size of a value is never more than a few times its text: small texts need no count.
-    if len(args) * 4 > MAX_ARGUMENT_BYTES:
-        size = size_of(values)
-        if size > MAX_ARGUMENT_BYTES:
-            raise FunctionFailed(
-                FunctionError(
-                    f"Function {function.path.canonical} arguments size is too large "
-                    f"({format_bytes(size)} > maximum size {format_bytes(MAX_ARGUMENT_BYTES)})"
-                )
-            )
-    text = validate_args(function.args, values, names)
+    # A value's size is at most a few times that of its text: small texts need no count.
+    text: str | None = None
+    if len(args) * SIZE_PER_TEXT > MAX_ARGUMENT_BYTES:
+        text = arguments_size_error(function.path.canonical, size_of(values))
+    if text is None and function.args is not None:
+        text = validate_args(function.args, values, names(function.component))
     if text is not None:
         raise FunctionFailed(FunctionError(text))
 
 
-def check_returns(function: ResolvedFunction, outcome: Outcome, names: TableNames) -> tuple[Outcome, int]:
+def check_returns(
+    function: ResolvedFunction, outcome: Outcome, names: Callable[[int], TableNames]
+) -> tuple[Outcome, int]:
     """Check the value of a successful run.
 
-    :returns: the outcome, a failed one when the value is too large or does not match, and the value's size when it is near
+    :returns: the outcome, a failed one when the value is too large or does not match, and the value's size when it may be near
         the limit, else 0.
     """
     text = outcome.value
-    if text is None or (function.returns is None and len(text) * 4 <= MAX_RESULT_BYTES):
+    if text is None:
+        return outcome, 0
+    large = len(text) * SIZE_PER_TEXT > MAX_RESULT_BYTES * WARN_SHARE
+    if function.returns is None and not large:
         return outcome, 0
     size = 0
-    message: str | None
+    message: str | None = None
     try:
         value = loads(text, allow_commit_ts=True)
-        if len(text) * 4 > MAX_RESULT_BYTES * WARN_SHARE:
-            size = check_size(value, MAX_RESULT_BYTES)
-        message = validate_returns(function.returns, value, names)
     except ConvexError as error:
         message = f"Function {function.path.canonical} return value invalid: {error}"
+    else:
+        if large:
+            size = size_of(value)
+            message = result_size_error(function.path.canonical, size)
+        if message is None and function.returns is not None:
+            message = validate_returns(function.returns, value, names(function.component))
     if message is None:
         return outcome, size
-    return attrs.evolve(outcome, value=None, error=FunctionError(message)), size
+    return attrs.evolve(outcome, value=None, error=FunctionError(message)), 0
 
 
 def make_spec(

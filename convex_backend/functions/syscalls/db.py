@@ -147,15 +147,6 @@ async def query_stream_next(context: CallContext, args: bytes) -> SyscallReply:
     )
 
 
-def _count(tree: dict[str, Any], name: str) -> int | None:
-    value = tree.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise invalid_argument(name, "queryPage", "expected a non-negative integer")
-    return int(value)
-
-
 def _cursor(tree: dict[str, Any], name: str) -> str | None:
     value = tree.get(name)
     if value is not None and type(value) is not str:
@@ -165,25 +156,23 @@ def _cursor(tree: dict[str, Any], name: str) -> str | None:
 
 @syscall("1.0/queryPage", Q_M)
 async def query_page(context: CallContext, args: bytes) -> SyscallReply:
-    """One page of a paginated query."""
+    """One page of a paginated query; what its numbers may be is the transaction's business."""
     tree = parse(args)
-    if context.function.component_path:
-        raise BadRequest("PaginationInComponent", "paginate() is only supported in the app.")
-    query = tree.get("query")
-    if not isinstance(query, dict):
-        raise missing(tree, "query", "queryPage", "an object")
-    page_size = _count(tree, "pageSize")
-    if page_size is None:
+    if "pageSize" not in tree:
         raise missing(tree, "pageSize", "queryPage", "a number")
+    services = context.tree.services
     page = await context.documents.paginate(
-        query,
-        _cursor(tree, "cursor"),
-        _cursor(tree, "endCursor"),
-        page_size,
-        _count(tree, "maximumRowsRead"),
-        _count(tree, "maximumBytesRead"),
+        tree.get("query"),
+        cursor=_cursor(tree, "cursor"),
+        end_cursor=_cursor(tree, "endCursor"),
+        page_size=tree["pageSize"],
+        max_rows=tree.get("maximumRowsRead"),
+        max_bytes=tree.get("maximumBytesRead"),
+        journal_end_cursor=context.tree.journal_end_cursor,
+        seal=services.seal,
+        unseal=services.unseal,
     )
-    return SyscallReply(page if isinstance(page, bytes) else orjson.dumps(page))
+    return SyscallReply(orjson.dumps(page))
 
 
 SYSCALLS: tuple[Syscall, ...] = (

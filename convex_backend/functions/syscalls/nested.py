@@ -132,7 +132,7 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         raise not_found(address.path, address.component_path)
     check_kind(function, udf_type)
     text = normalise_args(_args_text(tree))
-    check_args(function, text, context.tree.names(function.component))
+    check_args(function, text, context.tree.names)
     environment = await services.directory.environment(context.transaction, function.component)
     spec = make_spec(
         function,
@@ -151,13 +151,19 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     assert context.link is not None
     documents = context.documents
     mark = documents.savepoint() if udf_type == "mutation" else None
-    outcome = await context.link.run_nested(spec, child)
-    if outcome.error is not None:
-        if udf_type == "mutation":
-            documents.rollback_to(mark)
-        raise FunctionFailed(outcome.error)
+    component = documents.component
+    documents.component = function.component
+    try:
+        outcome = await context.link.run_nested(spec, child)
+    finally:
+        documents.component = component
     if udf_type == "mutation":
-        documents.release(mark)
+        if outcome.error is None:
+            documents.release(mark)
+        else:
+            documents.rollback_to(mark)
+    if outcome.error is not None:
+        raise FunctionFailed(outcome.error)
     assert outcome.value is not None
     return SyscallReply(outcome.value)
 
