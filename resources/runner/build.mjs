@@ -32,15 +32,11 @@ const common = {
   logLevel: "warning",
 };
 
-// A package built for browsers and servers alike looks for faster host functions on the global object. Inside a context those
-// names are our own lazy accessors (or absent), so the answer is known when we build.
-const absentInContexts = {
-  "globalThis.Buffer": "undefined",
-  "globalThis.Deno": "undefined",
-  "globalThis.HermesInternal": "undefined",
-  "globalThis.TextDecoder": "undefined",
-  "globalThis.TextEncoder": "undefined",
-};
+// Packages look for faster host functions on the global object while they are loaded. Inside a context those names are our own lazy accessors (a
+// loop) or belong to user code, so they see a global object of their own instead, with the one class that they share with scripts.
+const packageGlobal = 'const packageGlobal={__proto__:null,get DOMException(){return use("dom_exception").DOMException}};';
+/** Groups whose packages compare values with the real global object. */
+const seesRealGlobal = new Set(["inspect"]);
 
 /** Module replacements inside bundled packages: which file of which package, and what stands in for it. */
 const replacements = [
@@ -76,13 +72,13 @@ async function buildGroup(name) {
       format: "cjs",
       platform: "neutral",
       mainFields: ["module", "main"],
-      define: absentInContexts,
+      define: seesRealGlobal.has(name) ? {} : { globalThis: "packageGlobal" },
       minifySyntax: true,
       minifyWhitespace: true,
       plugins: [contextPackages],
     }),
   );
-  return `(function (bridge, use) {"use strict";const module={exports:{}};${code.trimEnd()}\nreturn module.exports;})`;
+  return `(function (bridge, use) {"use strict";${seesRealGlobal.has(name) ? "" : packageGlobal}const module={exports:{}};${code.trimEnd()}\nreturn module.exports;})`;
 }
 
 async function buildHost(entry) {

@@ -119,4 +119,12 @@ class AsyncResource {
   }
 }
 
+for (const [constructor, name] of [
+  [AsyncLocalStorage, "AsyncLocalStorage"],
+  [AsyncResource, "AsyncResource"],
+]) {
+  // The bundler renames a class that its own body mentions.
+  Object.defineProperty(constructor, "name", { value: name, configurable: true });
+}
+
 export { AsyncLocalStorage, AsyncResource };

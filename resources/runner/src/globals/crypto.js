@@ -260,7 +260,9 @@ class Crypto {
   }
 }
 
-for (const constructor of [CryptoKey, SubtleCrypto, Crypto]) platformClass(constructor, constructor.name);
+platformClass(CryptoKey, "CryptoKey");
+platformClass(SubtleCrypto, "SubtleCrypto");
+platformClass(Crypto, "Crypto");
 
 /** The only instance. */
 const crypto = new Crypto(constructing, new SubtleCrypto(constructing));

@@ -314,7 +314,10 @@ export function followingSignal(source) {
   return signal;
 }
 
-for (const constructor of [Event, EventTarget, AbortSignal, AbortController]) platformClass(constructor, constructor.name);
+platformClass(Event, "Event");
+platformClass(EventTarget, "EventTarget");
+platformClass(AbortSignal, "AbortSignal");
+platformClass(AbortController, "AbortController");
 for (const [name, value] of Object.entries(constants)) {
   Object.defineProperty(Event, name, { value, enumerable: true });
   Object.defineProperty(Event.prototype, name, { value, enumerable: true });

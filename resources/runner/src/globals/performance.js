@@ -193,9 +193,10 @@ class Performance extends EventTarget {
   }
 }
 
-for (const constructor of [PerformanceEntry, PerformanceMark, PerformanceMeasure, Performance]) {
-  platformClass(constructor, constructor.name);
-}
+platformClass(PerformanceEntry, "PerformanceEntry");
+platformClass(PerformanceMark, "PerformanceMark");
+platformClass(PerformanceMeasure, "PerformanceMeasure");
+platformClass(Performance, "Performance");
 unimplementedGetters(Performance, "Performance", ["eventCounts", "timing", "navigation"]);
 
 /** The only instance. */

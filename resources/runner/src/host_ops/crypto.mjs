@@ -47,7 +47,7 @@ function decode(value, buffers, keys) {
 function encode(value, buffers, keys) {
   if (value instanceof ArrayBuffer) return { $buffer: buffers.push(new Uint8Array(value)) - 1 };
   if (value instanceof Uint8Array) return { $bytes: buffers.push(value) - 1 };
-  if (value instanceof webcrypto.CryptoKey) {
+  if (value instanceof CryptoKey) {
     if (keys.length >= maximumKeys) throw failure("QuotaExceededError", "Too many keys in one function execution");
     return {
       $key: keys.push(value) - 1,
@@ -75,7 +75,7 @@ function digestAtOnce([algorithm, data]) {
  * @param {string} op "crypto." and the name of a method of SubtleCrypto
  * @param {string} json arguments
  * @param {Uint8Array[]} buffers
- * @param {{keys?: webcrypto.CryptoKey[]}} callState
+ * @param {{keys?: CryptoKey[]}} callState
  * @returns {Promise<{json: string, buffers: Uint8Array[]}>}
  * @throws an Error whose `errorName` is a DOMException name or "TypeError"
  */

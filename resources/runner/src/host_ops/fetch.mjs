@@ -171,8 +171,10 @@ class Exchange {
           reject(this.#failure);
         }
       });
-      if (this.#streamed) request.flushHeaders();
-      else request.end(this.#body ?? undefined);
+      if (this.#streamed) {
+        // flushHeaders writes UTF-8; a head with other bytes than ASCII leaves with the first chunk, as the Latin-1 that it is.
+        if (this.#headers.every(([, value]) => /^[\x00-\x7f]*$/.test(value))) request.flushHeaders();
+      } else request.end(this.#body ?? undefined);
     });
   }
 

@@ -14,6 +14,8 @@ export function platformClass(constructor, name) {
       Object.defineProperty(target, key, descriptor);
     }
   }
+  // The bundler renames a class that its own body mentions.
+  Object.defineProperty(constructor, "name", { value: name, configurable: true });
   Object.defineProperty(constructor.prototype, Symbol.toStringTag, { value: name, configurable: true });
   return constructor;
 }

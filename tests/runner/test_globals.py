@@ -1,0 +1,107 @@
+"""Web-platform globals: each file of ``globals/`` holds the assertions for one group and runs inside a context like a user's code."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import DIST, NODE
+
+HERE = Path(__file__).parent / "globals"
+GROUPS = sorted(path.stem for path in HERE.glob("*.js"))
+
+
+@functools.cache
+def manifest() -> dict[str, Any]:
+    """What the build says about groups and their globals."""
+    content: dict[str, Any] = json.loads((DIST / "globals.json").read_text())
+    return content
+
+
+def run_cases(file: Path, kind: str = "action", phase: str = "run") -> dict[str, Any]:
+    """Run assertions in a fresh context."""
+    done = subprocess.run(
+        [NODE, HERE / "harness.mjs", DIST, file, kind, phase],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env={**os.environ, "TZ": "UTC"},
+    )
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def run_snippet(tmp_path: Path, code: str, kind: str = "action", phase: str = "run") -> dict[str, Any]:
+    """Run one case whose body is ``code``."""
+    file = tmp_path / "case.js"
+    file.write_text(f"test('case', async () => {{ {code} }});")
+    return run_cases(file, kind, phase)
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """The cases that failed, with their errors."""
+    return [f"{case['name']}: {case['error']}" for case in report["results"] if case["error"] is not None]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_group_behaves_by_its_standard(group: str) -> None:
+    """Every assertion about the group holds, and nothing is left rejected without a handler."""
+    report = run_cases(HERE / f"{group}.js")
+    assert report["results"]
+    assert failures(report) == []
+    assert report["unhandled"] == []
+
+
+def test_every_group_has_assertions() -> None:
+    """A new group cannot be added without a file of assertions; tables of other groups are covered by theirs."""
+    assert set(manifest()["groups"]) - {"idna", "multibyte"} == set(GROUPS)
+
+
+def test_globals_are_loaded_on_first_touch(tmp_path: Path) -> None:
+    """A context that touches one global evaluates that group and what it needs, nothing else."""
+    assert run_snippet(tmp_path, "1 + 1;")["loaded"] == []
+    assert run_snippet(tmp_path, "btoa('x');")["loaded"] == ["base64"]
+    assert run_snippet(tmp_path, "new Headers();")["loaded"] == ["headers"]
+    assert run_snippet(tmp_path, "new URL('http://plain.example/');")["loaded"] == ["encoding", "url"]
+    assert run_snippet(tmp_path, "new Response('text');")["loaded"] == ["encoding", "headers", "fetch"]
+
+
+def test_user_code_cannot_break_other_groups(tmp_path: Path) -> None:
+    """Groups reach one another directly: what user code puts on the global object does not matter to them."""
+    code = """
+      globalThis.TextEncoder = null; globalThis.TextDecoder = null; globalThis.URL = 1; globalThis.DOMException = undefined;
+      globalThis.ReadableStream = undefined; globalThis.Headers = null;
+      assert.equal(await new Response('é').text(), 'é');
+      assert.throws(() => atob('!'), 'InvalidCharacterError');
+      assert.equal((await new Response('x').body.getReader().read()).value[0], 120);
+    """
+    assert failures(run_snippet(tmp_path, code)) == []
+
+
+def test_globals_can_be_replaced(tmp_path: Path) -> None:
+    """An assignment to a global that nobody touched yet just replaces it, as polyfills do."""
+    code = (
+        "globalThis.fetch = () => 7; assert.equal(fetch(), 7); const before = Headers; assert.equal(Headers, before);"
+    )
+    report = run_snippet(tmp_path, code)
+    assert failures(report) == []
+    assert "fetch" not in report["loaded"]
+
+
+def test_listener_errors_are_unhandled_rejections(tmp_path: Path) -> None:
+    """An exception in a listener does not reach the dispatcher; it arrives as an unhandled rejection."""
+    code = """
+      const target = new EventTarget();
+      target.addEventListener('x', () => { throw new Error('from a listener'); });
+      assert.equal(target.dispatchEvent(new Event('x')), true);
+    """
+    report = run_snippet(tmp_path, code)
+    assert failures(report) == []
+    assert report["unhandled"] == ["from a listener"]
