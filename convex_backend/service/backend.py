@@ -3,7 +3,7 @@
 ::
 
     ports bound ─► file, children, database ─► credentials, application ─► sockets ─► listening ─► ready
-    ◄─ given back  ◄─ checkpoint ◄─ EOF, TERM, KILL ◄─ drained ◄─ requests finished ◄─ 1001 ◄─ closed ◄─ STOPPING=1
+    ◄─ checkpoint ◄─ children: EOF, TERM, KILL ◄─ drained ◄─ answers sent ◄─ requests finished ◄─ 1001 ◄─ closed ◄─ STOPPING=1
 
 What cannot be started or goes on no longer ends the process with one line and exit code 1. A second signal ends it at once.
 Source: house rules on a graceful stop; ``http_api.md`` section 1.
@@ -24,6 +24,7 @@ import attrs
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from convex_backend import __version__
@@ -40,6 +41,8 @@ from convex_backend.service.systemd import Notifier, Watchdog, watchdog_interval
 
 _REQUESTS_SECONDS = 10.0
 _SOCKETS_SECONDS = 3.0
+_FLUSH_SECONDS = 2.0
+_FLUSH_POLL_SECONDS = 0.01
 
 
 @attrs.frozen(slots=True)
@@ -130,6 +133,7 @@ class BackendService(SequencedService):
         return (
             Part("ports", self._reserve_ports, self._release_ports),
             *self._engine.parts,
+            Part("answers", stop=self._flush, stop_seconds=_FLUSH_SECONDS),
             Part("requests", self._build_front, self._finish_requests, stop_seconds=_REQUESTS_SECONDS),
             Part("sockets", stop=self._close_sockets, stop_seconds=_SOCKETS_SECONDS),
             Part("listeners", self._listen, self._stop_listening),
@@ -211,6 +215,10 @@ class BackendService(SequencedService):
             self._watchdog = Watchdog(self._reactor, self._notifier, interval, self._front.alive)
             self._watchdog.start()
 
+    def startService(self) -> None:
+        """Boot as soon as the reactor runs, and with it the signals that can end the boot."""
+        self._reactor.callWhenRunning(super().startService)
+
     # Stop
 
     def stopService(self) -> Deferred[None]:
@@ -239,6 +247,13 @@ class BackendService(SequencedService):
     async def _finish_requests(self) -> None:
         await self._ask_front(lambda front: front.finish_requests())
 
+    async def _flush(self) -> None:
+        # What has been answered may still be in this process: connections are cut, not closed, when the reactor stops.
+        while True:
+            await deferLater(self._reactor, _FLUSH_POLL_SECONDS)
+            if not self._reactor.getWriters():
+                return
+
     async def _ask_front(self, question: Callable[[Front], Awaitable[None]]) -> None:
         if self._front is not None:
             await question(self._front)
@@ -260,11 +275,7 @@ class BackendService(SequencedService):
         print(f"convex-backend: {line}", file=sys.__stderr__, flush=True)
         # twistd knows exit code 0 and signals only. At exit it has removed its pid file already.
         atexit.register(_exit_with_failure)
-        # The reactor may not have been started yet.
-        self._reactor.callWhenRunning(self._stop_reactor)
-
-    def _stop_reactor(self) -> None:
-        if self._reactor.running and not self._ending:
+        if not self._ending:
             self._reactor.stop()
 
 
