@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from convex_backend.database.committer import Clock, Committer, CommitRequest
+from convex_backend.database.committer import Clock, CommitRequest, Committer
 from convex_backend.database.reads import ReadSet
 from convex_backend.database.timestamps import NANOSECONDS_PER_MILLISECOND, seconds_to_ns
 from convex_backend.deferreds import InFlight, from_coroutine
@@ -40,7 +40,7 @@ class RetentionSettings:
     ledger_seconds: float = 14 * DAY_SECONDS
     ledger_bytes: int = 256 * 1024 * 1024
     ledger_min_seconds: float = 3600.0
-    interval_seconds: float = 10.0
+    interval_seconds: float = 30.0
     step_rows: int = 500
 
 
@@ -85,6 +85,7 @@ class RetentionLoop:
         self._pins: set[Pin] = set()
         self._work = InFlight()
         self._stopping = False
+        self._own_ts = 0
         self._loop = LoopingCall(self._turn)
         self._loop.clock = reactor
         self._pruned_total = Counter(
@@ -160,11 +161,11 @@ class RetentionLoop:
                 self._pins.discard(pin)
             else:
                 target = min(target, pin.ts)
-        # A move is a commit: only a move that pays is made.
-        if target - self.watermark_ts < seconds_to_ns(self.settings.interval_seconds):
+        # A move is a commit: only one that pays is made, and none because of the last one (an idle server stays idle).
+        if durable_ts == self._own_ts or target - self.watermark_ts < seconds_to_ns(self.settings.interval_seconds):
             return
         meta = ((_WATERMARK, b"%d" % target),)
-        await self._committer.commit(CommitRequest(durable_ts, ReadSet(), meta=meta))
+        self._own_ts = await self._committer.commit(CommitRequest(durable_ts, ReadSet(), meta=meta))
         self._committer.snapshots.watermark_ts = target
 
     async def _prune(self, what: str, step: Any) -> None:
