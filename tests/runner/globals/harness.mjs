@@ -50,7 +50,7 @@ const inside = vm.runInContext(
       },
       refusal(what) {
         if (allowed()) return null;
-        if (phase === "import") return new Error(what === "cryptographic randomness" ? "Can't use cryptographic randomness at import time" : what + " unsupported at import time");
+        if (phase === "import") return new Error(what === "cryptographic randomness" ? "Cannot use cryptographic randomness at import time" : what + " unsupported at import time");
         return new Error("Can't use " + what + " in queries and mutations. Please consider using an action. See https://docs.convex.dev/functions/actions for more details.");
       },
       refuse(what) { const error = bridge.refusal(what); if (error) throw error; },
