@@ -1,6 +1,6 @@
 """Shared live queries, rounds and the result cache (A7).
 
-One :class:`SharedQuery` per (component, path, canonical arguments, journal, admin or not) and, where the function looked at
+One :class:`SharedQuery` per (component, path, canonical arguments, journal, access level) and, where the function looked at
 it, identity. Any number of subscribers cost one run and one serialisation per change; the same entries answer HTTP queries.
 
 An entry holds at most two versions, each valid for a span of timestamps ``[from_ts, until_ts)``::
@@ -16,7 +16,7 @@ query does not hold up the rest; an entry that is invalidated while it runs is r
 update is taken at one timestamp that lies in a span of each of its entries; a client for which no such timestamp appears (its slow
 entry is always two rounds behind its fast one) has its missing results evaluated privately at one timestamp.
 
-Who may see a query is decided by each run from ``admin`` in the key, and redaction by each reader: entries store neither.
+Who may see a query is decided by each run from the access level in the key, and redaction by each reader: entries store neither.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ PRIVATE_AFTER = 4
 CACHE_ENTRIES = 10_000
 CACHE_BYTES = 64 * 1024 * 1024
 
-QueryKey = tuple[str, str, bytes, str | None, bool]
+#: Component path, canonical function path, canonical arguments, journal, access level of the caller.
+QueryKey = tuple[str, str, bytes, str | None, int]
 
 
 class QueryEvaluator(Protocol):

@@ -23,17 +23,24 @@ class Identity:
     :param attributes: the user identity object (``tokenIdentifier``, ``issuer``, ``subject``, …) of ``user`` and ``acting_user``.
     :param expires_at: unix seconds after which a user token is no longer valid, or ``None``.
     :param read_only: an admin key that may not write.
+    :param inside: the call comes from server code on behalf of this caller: internal functions are open.
     """
 
     kind: str
     attributes: tuple[tuple[str, object], ...] | None = None
     expires_at: float | None = None
     read_only: bool = False
+    inside: bool = False
 
     @property
     def is_admin(self) -> bool:
-        """Whether internal functions, components and ``_system`` functions are open to this caller."""
+        """Whether components and ``_system`` functions are open to this caller, and nothing is redacted for it."""
         return self.kind in ("admin", "acting_user", "system")
+
+    @property
+    def sees_internal(self) -> bool:
+        """Whether internal functions are open to this caller."""
+        return self.inside or self.is_admin
 
     @functools.cached_property
     def key(self) -> str:

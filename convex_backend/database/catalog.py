@@ -224,6 +224,7 @@ class Catalog:
     schemas: dict[bytes, SchemaInfo]
     active: dict[int, SchemaInfo]
     pending: dict[int, SchemaInfo]
+    _numbers: dict[int, dict[str, int]] = attrs.field(factory=dict, init=False)
 
     @classmethod
     def empty(cls, ts: int = 0) -> Catalog:
@@ -238,6 +239,17 @@ class Catalog:
         """The visible tables of a component, by name."""
         found = [table for table in self.by_tablet.values() if table.component == component and not table.hidden]
         return sorted(found, key=lambda table: table.name)
+
+    def names(self, component: int) -> CatalogNames:
+        """Table names by number, as validators of ids need them."""
+        return CatalogNames(self, component)
+
+    def table_numbers(self, component: int) -> Mapping[str, int]:
+        """Numbers of the visible tables of a component, by name; made once and shared."""
+        numbers = self._numbers.get(component)
+        if numbers is None:
+            numbers = self._numbers[component] = {table.name: table.number for table in self.tables_of(component)}
+        return numbers
 
     def first_free_number(self, component: int) -> int:
         """The number that a new table of the component gets (``runtime.md`` section 5.4)."""

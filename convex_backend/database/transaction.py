@@ -9,7 +9,7 @@ Source: ``runtime.md`` sections 2.3, 4.6, 5.5, 8.6 and 9.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from convex_backend.database.catalog import (
@@ -200,12 +200,18 @@ class Transaction:
         self._written.clear()
 
     def names(self, component: int) -> CatalogNames:
-        """Table names by number, as validators of ids need them."""
+        """Table names by number, as validators of ids need them; the newest ones before the snapshot is taken."""
+        catalog = self.catalog if self._begun else self._database.catalogs.newest
         known = self._names.get(component)
-        if known is None or known[0] is not self.catalog:
-            known = self.catalog, CatalogNames(self.catalog, component)
+        if known is None or known[0] is not catalog:
+            known = catalog, CatalogNames(catalog, component)
             self._names[component] = known
         return known[1]
+
+    def table_numbers(self, component: int) -> Mapping[str, int]:
+        """Numbers of the component's tables by name, as ``normalizeId`` in the runner needs them."""
+        catalog = self.catalog if self._begun else self._database.catalogs.newest
+        return catalog.table_numbers(component)
 
     def add_system_point(self, index: int, key: bytes) -> None:
         """Record a read of a system table; it does not count as a query of the function."""

@@ -44,7 +44,7 @@ class World:
 
     # -- evaluator
     def key(self, query: QuerySpec, identity: Identity) -> QueryKey:
-        return ("", query.path, query.args, query.journal, identity.is_admin)
+        return ("", query.path, query.args, query.journal, int(identity.is_admin))
 
     async def evaluate(self, key: QueryKey, identity: Identity, ts: int | None) -> Evaluation:
         at = self.durable_ts if ts is None else ts

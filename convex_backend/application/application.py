@@ -1,0 +1,148 @@
+"""The facade handed to the front ends. No logic: each method is one use case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from convex_backend.application import calls
+from convex_backend.application.keys import Keys
+from convex_backend.application.live_queries import LiveQueries
+from convex_backend.application.run_action import run_action
+from convex_backend.application.run_mutation import Mutations
+from convex_backend.application.run_query import QueryRuns, run_query
+from convex_backend.application.services import Services
+from convex_backend.application.settings import Settings
+from convex_backend.application.types import Caller, CallResult, Identity, MutationKey
+from convex_backend.errors import ConvexError, Unauthenticated
+
+if TYPE_CHECKING:
+    from convex_backend.application.deploy import Deploy
+    from convex_backend.application.environment import EnvironmentVariables
+    from convex_backend.application.function_log import FunctionLog
+
+NO_PROVIDERS = "No auth provider found matching the given token (no providers configured). Check convex/auth.config.ts."
+
+
+class Application:
+    """Everything that a client can ask for."""
+
+    def __init__(
+        self,
+        services: Services,
+        keys: Keys,
+        live: LiveQueries,
+        queries: QueryRuns,
+        deploy: Deploy,
+        environment: EnvironmentVariables,
+    ) -> None:
+        self.services = services
+        self.keys = keys
+        self.live = live
+        self.deploy = deploy
+        self.environment = environment
+        self.mutations = Mutations(services)
+        self._queries = queries
+
+    @property
+    def settings(self) -> Settings:
+        """The deployment's configuration."""
+        return self.services.settings
+
+    @property
+    def function_log(self) -> FunctionLog:
+        """What functions printed and how they ended."""
+        return self.services.function_log
+
+    async def run_query(
+        self,
+        path: str,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        *,
+        component_path: str | None = None,
+        ts: int | None = None,
+    ) -> CallResult:
+        """See :func:`convex_backend.application.run_query.run_query`."""
+        return await run_query(
+            self.services,
+            self.live,
+            self._queries,
+            path,
+            args,
+            identity,
+            caller,
+            component_path=component_path,
+            ts=ts,
+        )
+
+    async def run_queries(
+        self, queries: Sequence[tuple[str, bytes]], identity: Identity, caller: Caller
+    ) -> list[CallResult]:
+        """Several queries at one timestamp, each as :meth:`run_query`."""
+        ts = self.latest_ts()
+        unpin = self.services.database.committer.snapshots.open(ts).close
+        try:
+            return [await self.run_query(path, args, identity, caller, ts=ts) for path, args in queries]
+        finally:
+            unpin()
+
+    async def run_mutation(
+        self,
+        path: str,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        *,
+        component_path: str | None = None,
+        key: MutationKey | None = None,
+    ) -> CallResult:
+        """See :meth:`convex_backend.application.run_mutation.Mutations.run`."""
+        return await self.mutations.run(path, args, identity, caller, component_path=component_path, key=key)
+
+    async def run_action(
+        self, path: str, args: bytes, identity: Identity, caller: Caller, *, component_path: str | None = None
+    ) -> CallResult:
+        """See :func:`convex_backend.application.run_action.run_action`."""
+        return await run_action(self, path, args, identity, caller, component_path=component_path)
+
+    async def run_function(
+        self, path: str, args: bytes, identity: Identity, caller: Caller, *, component_path: str | None = None
+    ) -> CallResult:
+        """Run a function of whatever kind it is (``/api/function``, ``/api/run``)."""
+        wanted = calls.target(path, component_path, identity, any_kind=True)
+        try:
+            if wanted.path.is_system:
+                kind = self.services.system_functions.kind(wanted, identity)
+            else:
+                kind = (await calls.resolve(self.services, None, wanted)).kind
+        except ConvexError as error:
+            failure = calls.function_error(error)
+            return calls.call_result(self.services, identity, caller, self.latest_ts(), None, failure, ())
+        if kind == "query":
+            return await self.run_query(path, args, identity, caller, component_path=component_path)
+        if kind == "mutation":
+            return await self.run_mutation(path, args, identity, caller, component_path=component_path)
+        return await self.run_action(path, args, identity, caller, component_path=component_path)
+
+    def latest_ts(self) -> int:
+        """The newest durable timestamp (ns)."""
+        return self.services.database.committer.durable_ts
+
+    async def observe_ts(self, ts: int) -> None:
+        """A client has seen *ts*: be at least there (A10). :raises ServerFault: it is in the future."""
+        await self.services.database.committer.advance_to(ts)
+
+    async def authenticate_user(self, token: str) -> Identity:
+        """The identity behind a user's JWT.
+
+        :raises Unauthenticated: no provider is configured that could have made it.
+        """
+        if token.count(".") != 2:
+            raise Unauthenticated(
+                "InvalidAuthHeader",
+                "Could not parse JWT payload. Check that the token is a valid JWT format with three base64-encoded "
+                "parts separated by dots.",
+            )
+        raise Unauthenticated("NoAuthProvider", NO_PROVIDERS)

@@ -1,0 +1,151 @@
+"""What every use case that runs a function does first and last: resolve, check access and arguments, and name errors.
+
+Source: ``runtime.md`` sections 1.4 and 8.4, ``http_api.md`` section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import orjson
+
+from convex_backend.application.services import Services
+from convex_backend.application.types import Caller, CallResult, Identity
+from convex_backend.errors import ConvexError, ServerFault, Transient
+from convex_backend.functions.context import CallTree, RequestInfo
+from convex_backend.functions.directory import Environment, ResolvedFunction, check_kind, not_found
+from convex_backend.functions.invocation import check_args, make_spec, normalise_args
+from convex_backend.functions.outcome import FunctionFailed
+from convex_backend.interfaces import CallSpec, FunctionError, LogLine
+from convex_backend.values.paths import ROOT_COMPONENT, FunctionPath
+from convex_backend.values.validators import TableNames
+
+ROOT = 0
+
+
+@attrs.frozen(slots=True, eq=False)
+class Target:
+    """The function that a caller named, before anything is known of it.
+
+    :param internal: also internal functions are open (admins, and calls from server code).
+    :param any_kind: the endpoint runs any kind of function; only a text differs.
+    """
+
+    path: FunctionPath
+    component_path: str
+    internal: bool
+    any_kind: bool = False
+
+
+@attrs.frozen(slots=True, eq=False)
+class Prepared:
+    """A call that may run: ``args`` are normalised and checked."""
+
+    function: ResolvedFunction
+    args: bytes
+    environment: Environment
+
+
+def target(path: str, component_path: str | None, identity: Identity, *, any_kind: bool = False) -> Target:
+    """:raises BadRequest: code ``BadConvexFunctionIdentifier``: *path* cannot be parsed."""
+    return Target(FunctionPath.parse(path), component_path or ROOT_COMPONENT, identity.sees_internal, any_kind)
+
+
+async def resolve(services: Services, transaction: Any, wanted: Target) -> ResolvedFunction:
+    """The function, if it exists and is open to the caller.
+
+    :param transaction: its read set gets what was looked at; ``None`` records nothing.
+    :raises NotFound: with the text that clients look for.
+    """
+    if wanted.path.is_deps or wanted.component_path != ROOT_COMPONENT:
+        raise not_found(wanted.path, wanted.component_path, any_kind=wanted.any_kind)
+    function = await services.directory.resolve(transaction, ROOT, wanted.path)
+    if function is None or (function.visibility == "internal" and not wanted.internal):
+        raise not_found(wanted.path, wanted.component_path, any_kind=wanted.any_kind)
+    return function
+
+
+async def prepare(services: Services, transaction: Any, wanted: Target, args: bytes, kind: str) -> Prepared:
+    """Resolve and check a call of *kind* with *args* (JSON text of an object or array).
+
+    :raises FunctionFailed, NotFound, BadRequest: what the caller gets as the function's error.
+    """
+    function = await resolve(services, transaction, wanted)
+    check_kind(function, kind)
+    names = (
+        services.database.catalogs.newest.names(function.component)
+        if transaction is None
+        else transaction.names(function.component)
+    )
+    text = normalise_args(args)
+    check_args(function, text, names)
+    environment = await services.directory.environment(transaction, function.component)
+    return Prepared(function, text, environment)
+
+
+def spec_of(services: Services, prepared: Prepared, tables: Mapping[str, int], caller: Caller, **more: Any) -> CallSpec:
+    """A fresh run of *prepared*: its own seed and time."""
+    return make_spec(
+        prepared.function,
+        prepared.args,
+        seed=services.random_bytes(32),
+        now_ms=services.now_ns() // 1_000_000,
+        request_id=caller.request_id,
+        environment=prepared.environment,
+        tables=tables,
+        **more,
+    )
+
+
+def call_tree(
+    services: Services,
+    transaction: Any,
+    identity: Identity,
+    caller: Caller,
+    names: Callable[[int], TableNames],
+    tables: Callable[[int], Mapping[str, int]],
+    on_abandon: Callable[[], None] | None = None,
+) -> CallTree:
+    """What the calls of one tree share."""
+    return CallTree(
+        services.calls,
+        transaction,
+        RequestInfo(caller.request_id, caller.ip, caller.user_agent),
+        names,
+        tables,
+        identity=identity_json(identity),
+        on_abandon=on_abandon,
+    )
+
+
+def identity_json(identity: Identity) -> bytes:
+    """The object that ``ctx.auth.getUserIdentity()`` gives."""
+    return b"null" if identity.attributes is None else orjson.dumps(dict(identity.attributes))
+
+
+def function_error(error: ConvexError) -> FunctionError:
+    """A failure before JavaScript ran, as the caller sees it.
+
+    :raises ConvexError: *error* itself when it is not about the function or the request.
+    """
+    if isinstance(error, FunctionFailed):
+        return error.error
+    if isinstance(error, Transient | ServerFault):
+        raise error
+    return FunctionError(error.message)
+
+
+def call_result(
+    services: Services,
+    identity: Identity,
+    caller: Caller,
+    ts: int,
+    value: bytes | None,
+    error: FunctionError | None,
+    log_lines: tuple[LogLine, ...],
+) -> CallResult:
+    """The answer as *identity* may see it (``runtime.md`` section 8.4, redaction)."""
+    redacted = services.settings.redact_logs_to_client and not identity.is_admin
+    return CallResult(value, error, () if redacted else log_lines, ts, caller.request_id, redacted)

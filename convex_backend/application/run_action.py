@@ -1,0 +1,157 @@
+"""Actions: not transactional, at most once; what they call are executions of their own.
+
+Source: ``runtime.md`` sections 9.2 and 9.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from convex_backend.application import calls
+from convex_backend.application.run_query import new_request_id
+from convex_backend.application.services import Services
+from convex_backend.application.types import Caller, CallResult, Identity
+from convex_backend.errors import ConvexError
+from convex_backend.functions.context import CallContext
+from convex_backend.functions.outcome import FunctionFailed
+from convex_backend.interfaces import FunctionError
+from convex_backend.values.paths import FunctionPath
+
+if TYPE_CHECKING:
+    from convex_backend.application.application import Application
+
+#: How deep actions may call actions: each level holds a place among the running ones.
+MAX_ACTION_DEPTH = 8
+NODE_TEXT = '"use node" actions are not available in this version of convex-backend yet.'
+
+
+class ActionCalls:
+    """What one running action calls: a :class:`convex_backend.functions.context.NestedRunner`."""
+
+    def __init__(self, application: Application, identity: Identity, caller: Caller, depth: int) -> None:
+        self._application = application
+        self._identity = identity
+        self._caller = caller
+        self._depth = depth
+
+    async def run_from_action(
+        self, caller: CallContext, kind: str, component: int, path: FunctionPath, args: bytes, reference: str | None
+    ) -> bytes:
+        """See ``NestedRunner``."""
+        application = self._application
+        inner = attrs.evolve(self._caller, source="Action")
+        if kind == "query":
+            result = await application.run_query(path.canonical, args, self._inside(), inner)
+        elif kind == "mutation":
+            result = await application.mutations.run(path.canonical, args, self._identity, inner, internal=True)
+        else:
+            if self._depth + 1 >= MAX_ACTION_DEPTH:
+                text = "Cross component call depth limit exceeded. Do you have an infinite loop in your app?"
+                raise FunctionFailed(FunctionError(text))
+            result = await run_action(
+                application, path.canonical, args, self._identity, inner, internal=True, depth=self._depth + 1
+            )
+        if result.error is not None:
+            raise FunctionFailed(result.error)
+        assert result.value is not None
+        return result.value
+
+    def _inside(self) -> Identity:
+        """Server code may call internal functions; what functions see of the caller stays the same."""
+        return self._identity if self._identity.is_admin else attrs.evolve(self._identity, inside=True)
+
+
+async def run_action(
+    application: Application,
+    path: str,
+    args: bytes,
+    identity: Identity,
+    caller: Caller,
+    *,
+    component_path: str | None = None,
+    internal: bool = False,
+    depth: int = 0,
+) -> CallResult:
+    """Run an action of the default runtime.
+
+    :param args: JSON text of an object or of an array of one.
+    :param internal: the call comes from server code: internal functions are open.
+    :param depth: number of actions around this one.
+    :raises BadRequest: the path cannot be parsed. :raises Overloaded: it was not started.
+    Cancelling ends the action.
+    """
+    services: Services = application.services
+    wanted = calls.target(path, component_path, identity)
+    if internal:
+        wanted = calls.Target(wanted.path, wanted.component_path, True)
+    database = services.database
+    try:
+        prepared = await calls.prepare(services, None, wanted, args, "action")
+        if prepared.function.node:
+            raise FunctionFailed(FunctionError(NODE_TEXT))
+    except ConvexError as error:
+        failure = calls.function_error(error)
+        return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
+    execution_id = new_request_id()
+    nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, depth))
+
+    def make_host() -> CallContext:
+        tree = calls.call_tree(services, None, identity, caller, _newest_names(database), _newest_tables(database))
+        tree.services = nested
+        return CallContext(
+            tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
+        )
+
+    spec = calls.spec_of(
+        services,
+        prepared,
+        database.catalogs.newest.table_numbers(prepared.function.component),
+        caller,
+        timeout_seconds=services.settings.action_timeout_seconds,
+        admitted=depth > 0,
+    )
+    started = services.now_ns()
+    outcome = await services.actions.run(spec, make_host)
+    if outcome.log_lines:
+        services.function_log.record_progress(
+            kind="action",
+            component_path=wanted.component_path,
+            path=wanted.path.stripped,
+            log_lines=outcome.log_lines,
+            request_id=caller.request_id,
+            execution_id=execution_id,
+        )
+    services.function_log.record_completion(
+        kind="action",
+        component_path=wanted.component_path,
+        path=wanted.path.stripped,
+        log_lines=(),
+        seconds=(services.now_ns() - started) / 1e9,
+        error=None if outcome.error is None else outcome.error.message,
+        request_id=caller.request_id,
+        execution_id=execution_id,
+        parent_execution_id=None,
+        source=caller.source,
+        identity_type=identity.log_name,
+        cached=False,
+        return_bytes=None if outcome.value is None else len(outcome.value),
+    )
+    return calls.call_result(
+        services,
+        identity,
+        caller,
+        database.committer.durable_ts,
+        outcome.value,
+        outcome.error,
+        outcome.log_lines,
+    )
+
+
+def _newest_names(database: Any) -> Any:
+    return lambda component: database.catalogs.newest.names(component)
+
+
+def _newest_tables(database: Any) -> Any:
+    return lambda component: database.catalogs.newest.table_numbers(component)

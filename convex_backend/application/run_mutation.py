@@ -1,0 +1,262 @@
+"""Mutations: run, commit, run again after a conflict; exactly once for clients with a session (A4, A5, A6, A9).
+
+::
+
+    key known? ── stored ─► the stored answer                  equal key under way? ── wait for its answer
+        │
+    run (a ticket among the lanes) ─► error ─► wait until what it read is durable ─► the error
+        │ ok          ▲
+     commit ── conflict, rerun (the ticket owns what was contended)
+        │
+     durable ─► answer
+
+Source: ``runtime.md`` section 10, ``sync.md`` section 5.5.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import orjson
+
+from convex_backend.application import calls
+from convex_backend.application.run_query import new_request_id
+from convex_backend.application.services import Services
+from convex_backend.application.types import Caller, CallResult, Identity, MutationKey
+from convex_backend.database.lanes import LaneTicket
+from convex_backend.deferreds import Coalescer, shield
+from convex_backend.errors import ConvexError, OccConflict, Rerun
+from convex_backend.functions.context import CallContext
+from convex_backend.functions.log_lines import parse_line, structured
+from convex_backend.interfaces import LedgerEntry, LogLine, Outcome
+from convex_backend.values.json_codec import dumps, loads
+
+#: Runs of one mutation that end in OCC errors of its own making (the fault hook) or in real conflicts, after which it fails.
+MAX_CONFLICTS = 64
+MAX_OWN_CONFLICTS = 5
+
+_LENGTH = struct.Struct("<I")
+
+
+class Mutations:
+    """Runs mutations. One for each server: it knows which keys are under way."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._under_way: Coalescer[tuple[str, int], CallResult] = Coalescer()
+
+    async def run(
+        self,
+        path: str,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        *,
+        component_path: str | None = None,
+        key: MutationKey | None = None,
+        internal: bool = False,
+    ) -> CallResult:
+        """Run a mutation and answer once its commit is durable.
+
+        :param args: JSON text of an object or of an array of one.
+        :param key: with one, an equal key is applied once and answered with the first answer.
+        :param internal: the call comes from server code: internal functions are open.
+        :raises BadRequest: the path cannot be parsed.
+        :raises OccConflict, Overloaded, StorageFailed: it has not happened; a function's own failure is a result.
+        Cancelling drops the answer; a commit under way still happens.
+        """
+        wanted = calls.target(path, component_path, identity)
+        if internal:
+            wanted = calls.Target(wanted.path, wanted.component_path, True)
+        if key is None:
+            return await shield(self._run(wanted, args, identity, caller, None))
+        name = (key.session, key.request)
+        return await self._under_way.run(name, lambda: self._run_once(wanted, args, identity, caller, key))
+
+    async def _run_once(
+        self, wanted: calls.Target, args: bytes, identity: Identity, caller: Caller, key: MutationKey
+    ) -> CallResult:
+        stored = self._services.database.ledger_get(key.session, key.request)
+        if stored is not None:
+            value, lines = _decode_answer(stored.result)
+            return calls.call_result(self._services, identity, caller, stored.ts, value, None, lines)
+        return await self._run(wanted, args, identity, caller, key)
+
+    async def _run(
+        self, wanted: calls.Target, args: bytes, identity: Identity, caller: Caller, key: MutationKey | None
+    ) -> CallResult:
+        services = self._services
+        ticket = services.database.committer.lanes.ticket()
+        conflicts = 0
+        tries = 0
+        try:
+            while True:
+                tries += 1
+                ticket.keep_for_rerun()
+                try:
+                    return await self._attempt(wanted, args, identity, caller, key, ticket, tries)
+                except Rerun:
+                    continue
+                except OccConflict as conflict:
+                    conflicts += 1
+                    own = ticket.conflicts == 0
+                    if conflicts >= (MAX_OWN_CONFLICTS if own else MAX_CONFLICTS):
+                        raise conflict
+        finally:
+            ticket.release_all()
+
+    async def _attempt(
+        self,
+        wanted: calls.Target,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        key: MutationKey | None,
+        ticket: LaneTicket,
+        tries: int,
+    ) -> CallResult:
+        services = self._services
+        database = services.database
+        if wanted.path.is_system:
+            return await self._attempt_system(wanted, args, identity, caller, key, ticket)
+        try:
+            prepared = await calls.prepare(services, None, wanted, args, "mutation")
+        except ConvexError as error:
+            failure = calls.function_error(error)
+            return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
+        current: list[Any] = []
+
+        def make_host() -> CallContext:
+            transaction = database.begin("mutation", ticket=ticket, writer=wanted.path.stripped)
+            current[:] = [transaction]
+            tree = calls.call_tree(
+                services, transaction, identity, caller, transaction.names, transaction.table_numbers, transaction.close
+            )
+            return CallContext(
+                tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
+            )
+
+        tables = database.catalogs.newest.table_numbers(prepared.function.component)
+        spec = calls.spec_of(services, prepared, tables, caller, timeout_seconds=0.0, admitted=tries > 1)
+        outcome = await services.isolates.run(spec, make_host)
+        transaction = current[0]
+        try:
+            await self._check_code(transaction, wanted, prepared)
+            if outcome.error is not None:
+                ts = await self._settle(transaction, ticket)
+            else:
+                assert outcome.value is not None
+                ledger = None if key is None else _ledger_entry(key, outcome, services.now_ns() // 1_000_000)
+                ts = await database.commit(transaction, ledger)
+        finally:
+            transaction.close()
+        value = outcome.value
+        if value is not None and b'"$commitTs"' in value:
+            value = _with_commit_ts(value, ts)
+        services.function_log.record_completion(
+            kind="mutation",
+            component_path=wanted.component_path,
+            path=wanted.path.stripped,
+            log_lines=outcome.log_lines,
+            seconds=outcome.cpu_seconds,
+            error=None if outcome.error is None else outcome.error.message,
+            request_id=caller.request_id,
+            execution_id=new_request_id(),
+            parent_execution_id=None,
+            source=caller.source,
+            identity_type=identity.log_name,
+            cached=False,
+            return_bytes=None if value is None else len(value),
+        )
+        return calls.call_result(services, identity, caller, ts, value, outcome.error, outcome.log_lines)
+
+    async def _check_code(self, transaction: Any, wanted: calls.Target, prepared: calls.Prepared) -> None:
+        """Record what the run depended on besides documents, at its own snapshot.
+
+        The function was resolved before the snapshot was taken (A6): a push in between means another run.
+
+        :raises Rerun: the code or the environment is another one there.
+        """
+        await transaction.ensure_begun()
+        directory = self._services.directory
+        function = await directory.resolve(transaction, prepared.function.component, wanted.path)
+        environment = await directory.environment(transaction, prepared.function.component)
+        if function is not prepared.function or environment.version != prepared.environment.version:
+            raise Rerun("The code changed while the mutation began.")
+
+    async def _settle(self, transaction: Any, ticket: LaneTicket) -> int:
+        """A failed run writes nothing; its error may tell of what it read, so that must be durable first.
+
+        :returns: the snapshot's timestamp.
+        :raises Rerun: what it read has been lost.
+        """
+        ts: int = transaction.snapshot.ts
+        ticket.release_all()
+        if transaction.snapshot.dead:
+            raise Rerun("The snapshot saw commits that could not be made durable.")
+        await self._services.database.committer.wait_durable(ts)
+        return ts
+
+    async def _attempt_system(
+        self,
+        wanted: calls.Target,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        key: MutationKey | None,
+        ticket: LaneTicket,
+    ) -> CallResult:
+        services = self._services
+        transaction = services.database.begin("mutation", ticket=ticket, writer=wanted.path.stripped)
+        try:
+            result = await services.system_functions.run_mutation(transaction, wanted, args, identity)
+            value = dumps(result)
+            ledger = None
+            if key is not None:
+                ledger = LedgerEntry(
+                    key.session, key.request, _encode_answer(value, ()), services.now_ns() // 1_000_000
+                )
+            ts = await services.database.commit(transaction, ledger)
+        except ConvexError as error:
+            failure = calls.function_error(error)
+            return calls.call_result(
+                services, identity, caller, services.database.committer.durable_ts, None, failure, ()
+            )
+        finally:
+            transaction.close()
+        return calls.call_result(services, identity, caller, ts, value, None, ())
+
+
+def _ledger_entry(key: MutationKey, outcome: Outcome, now_ms: int) -> LedgerEntry:
+    assert outcome.value is not None
+    return LedgerEntry(key.session, key.request, _encode_answer(outcome.value, outcome.log_lines), now_ms)
+
+
+def _encode_answer(value: bytes, lines: tuple[LogLine, ...]) -> bytes:
+    """``u32 bytes of the lines | lines, JSON | value, JSON``."""
+    logs = orjson.dumps([structured(line) for line in lines]) if lines else b"[]"
+    return _LENGTH.pack(len(logs)) + logs + value
+
+
+def _decode_answer(answer: bytes) -> tuple[bytes, tuple[LogLine, ...]]:
+    (length,) = _LENGTH.unpack_from(answer)
+    logs = answer[_LENGTH.size : _LENGTH.size + length]
+    lines = tuple(parse_line(line) for line in orjson.loads(logs))
+    return answer[_LENGTH.size + length :], lines
+
+
+def _with_commit_ts(value: bytes, ts: int) -> bytes:
+    """Resolve commit timestamp placeholders in a returned value (``runtime.md`` section 10)."""
+    from convex_backend.values.kinds import COMMIT_TS
+
+    def resolved(part: Any) -> Any:
+        if part is COMMIT_TS:
+            return ts
+        if isinstance(part, list):
+            return [resolved(item) for item in part]
+        if isinstance(part, dict):
+            return {name: resolved(item) for name, item in part.items()}
+        return part
+
+    return dumps(resolved(loads(value, allow_commit_ts=True)))
