@@ -70,7 +70,7 @@ class PersistenceContract:
 
     def test_scan_documents_bounds_order_limit(self):
         """Document scans are half open, in id order both ways, and stop at the limit."""
-        self.write(Commit(1, tuple(document(id, b"{}") for id in (B, C, A)) + (document(A, b"{}", tablet=2),)))
+        self.write(Commit(1, (*(document(id, b"{}") for id in (B, C, A)), document(A, b"{}", tablet=2))))
         scan = self.store.scan_documents
         self.assertEqual([row.id for row in scan(1, b"", None, False, 10)], [A, B, C])
         self.assertEqual([row.id for row in scan(1, b"", None, True, 2)], [C, B])
@@ -216,7 +216,7 @@ class PersistenceContract:
         """A write that failed left nothing; writing again is refused until recover, then works with newer timestamps."""
         self.write(insert(1, A, b"a"))
         self.break_next_write(OSError("disk I/O error"), applied=False)
-        with self.assertRaises(Exception):
+        with self.assertRaises(OSError):
             self.write(insert(2, B, b"b"), insert(3, C, b"c"))
         self.assertEqual(self.keys(), [b"a"])
         self.assertEqual(self.store.last_ts, 1)
@@ -232,7 +232,7 @@ class PersistenceContract:
         """A write whose COMMIT reported an error may be in the file: recover tells, and all of the group is there."""
         self.write(insert(1, A, b"a"))
         self.break_next_write(OSError("disk I/O error"), applied=True)
-        with self.assertRaises(Exception):
+        with self.assertRaises(OSError):
             self.write(insert(2, B, b"b"), insert(3, C, b"c"))
         self.assertEqual(result_of(self.store.recover()), 3)
         self.assertEqual(self.store.last_ts, 3)
@@ -329,7 +329,7 @@ class PersistenceContract:
         self.fill_ledger()
         self.reopen()
         self.break_next_write(OSError("full"), applied=False)
-        with self.assertRaises(Exception):
+        with self.assertRaises(OSError):
             self.write(Commit(99, ledger=(LedgerEntry("s", 99, b"r" * 999, 95),)))
         result_of(self.store.recover())
         self.assertEqual(result_of(self.store.prune_ledger(0, 800, 1000, 100)), 2)

@@ -194,6 +194,13 @@ class SqlitePersistenceTests(PersistenceContract, SynchronousTestCase):
         self.assertEqual(caught.exception.code, "DatabaseUnavailable")
         self.assertIn("does not exist", caught.exception.message)
 
+    def test_old_sqlite(self):
+        """A Python with a SQLite too old for our statements is told so at the start, not at the first commit."""
+        self.patch(sqlite3, "sqlite_version_info", (3, 31, 1))
+        with self.assertRaises(ConvexError) as caught:
+            result_of(synchronous_store(self.mktemp()).open())
+        self.assertIn("needs 3.33.0", caught.exception.message)
+
     def test_damaged_file(self):
         """A file that is no database is refused and left alone; its lock is released."""
         path = self.mktemp()
