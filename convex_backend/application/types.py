@@ -12,6 +12,7 @@ from typing import Protocol
 
 import attrs
 
+from convex_backend.functions.log_lines import pretty
 from convex_backend.interfaces import FunctionError, LogLine
 
 
@@ -98,6 +99,10 @@ class CallResult:
         assert self.error is not None
         head = f"[Request ID: {self.request_id}] Server Error"
         return head if self.redacted else f"{head}\n{self.error.message}"
+
+    def log_texts(self) -> list[str]:
+        """The log lines as text, ``[LOG] 'hi' 42`` (``sync.md`` section 4.6)."""
+        return [pretty(line) for line in self.log_lines]
 
 
 @attrs.frozen(slots=True)
