@@ -30,10 +30,10 @@ def normalise_args(args: bytes) -> bytes:
     return b"[" + (stripped or b"{}") + b"]"
 
 
-def check_args(function: ResolvedFunction, args: bytes, names: Callable[[int], TableNames]) -> None:
+def check_args(function: ResolvedFunction, args: bytes, names: TableNames) -> None:
     """Check the normalised *args* of a call.
 
-    :param names: table names of a component by its id; asked only when there is a validator.
+    :param names: table names of the function's component.
     :raises FunctionFailed: they are no values, too large, or do not match the validator; the text has no prefix and no frames.
     """
     try:
@@ -45,7 +45,7 @@ def check_args(function: ResolvedFunction, args: bytes, names: Callable[[int], T
     if len(args) * SIZE_PER_TEXT > MAX_ARGUMENT_BYTES:
         text = arguments_size_error(function.path.canonical, size_of(values))
     if text is None and function.args is not None:
-        text = validate_args(function.args, values, names(function.component))
+        text = validate_args(function.args, values, names)
     if text is not None:
         raise FunctionFailed(FunctionError(text))
 
@@ -55,6 +55,7 @@ def check_returns(
 ) -> tuple[Outcome, int]:
     """Check the value of a successful run.
 
+    :param names: table names of a component by its id; asked only when there is a validator.
     :returns: the outcome, a failed one when the value is too large or does not match, and the value's size when it may be near
         the limit, else 0.
     """

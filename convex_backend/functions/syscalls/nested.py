@@ -132,7 +132,7 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         raise not_found(address.path, address.component_path)
     check_kind(function, udf_type)
     text = normalise_args(_args_text(tree))
-    check_args(function, text, context.tree.names)
+    check_args(function, text, context.tree.names(function.component))
     environment = await services.directory.environment(context.transaction, function.component)
     spec = make_spec(
         function,

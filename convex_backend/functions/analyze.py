@@ -1,0 +1,322 @@
+"""Push-time analysis in a child of its own: what modules, schema, auth config and app definition export (F3).
+
+Analysis runs code that nobody has vetted yet, so each push gets a fresh child, which is closed afterwards. Source: ``runtime.md`` sections
+1.5 to 1.10, ``push.md`` sections 5 to 7, ``docs/internals.md`` section 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+import orjson
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from convex_backend.errors import BadRequest, ConvexError, Overloaded, ServerFault
+from convex_backend.functions import frames
+from convex_backend.functions.admission import STOPPING_TEXT
+from convex_backend.functions.frames import Frame
+from convex_backend.functions.limits import MEMORY_TEXT, timeout_text
+from convex_backend.functions.outcome import loads_lenient
+from convex_backend.functions.runner_pool import ModuleText
+from convex_backend.functions.runner_process import Child, ProcessExit
+
+ANALYZE_SECONDS = 4.0
+"""CPU limit of one analysis (``runtime.md`` 1.5)."""
+WALL_SECONDS = 20.0
+"""Wall limit of one analysis, for a machine that gives the child no time."""
+HELLO_SECONDS = 10.0
+TICK_SECONDS = 0.1
+
+
+class AnalysisFailed(BadRequest):
+    """The pushed code cannot be analysed; the message is the text for the developer, with frames and console lines."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("InvalidModules", message)
+
+
+@attrs.frozen(slots=True)
+class SourcePosition:
+    """Where a handler is written: ``path`` of the source, line and column as the source map gives them."""
+
+    path: str
+    line: int
+    column: int
+
+
+@attrs.frozen(slots=True)
+class AnalyzedFunction:
+    """An exported function.
+
+    :param kind: ``query``, ``mutation`` or ``action``.
+    :param visibility: ``public``, ``internal`` or ``None``.
+    :param args: validator JSON text as exported, ``None`` when there is none; ``returns`` likewise.
+    """
+
+    name: str
+    kind: str
+    visibility: str | None
+    args: str | None
+    returns: str | None
+    position: SourcePosition | None
+
+
+@attrs.frozen(slots=True)
+class AnalyzedModule:
+    """What one module exports.
+
+    :param http_routes: of ``http.js``, as ``[{route: {path, method}, pos}]``; ``None`` in any other module.
+    :param cron_specs: of ``crons.js``, as exported: ``{identifier: {name, args, schedule}}``; ``None`` in any other module.
+    :param reuse_context: the module exports ``experimental_reuseContext === true``.
+    :param closure: paths that static imports reach, the module itself included.
+    """
+
+    functions: tuple[AnalyzedFunction, ...]
+    http_routes: Any
+    cron_specs: Any
+    reuse_context: bool
+    closure: tuple[str, ...]
+
+
+@attrs.frozen(slots=True)
+class AnalysisSpec:
+    """One analysis.
+
+    :param what: ``module``, ``schema``, ``auth`` or ``app``.
+    :param path: the module that is analysed.
+    :param modules: hashes of all modules that may be imported, by path.
+    :param env: environment variables that it may read.
+    :param extra: what the kind needs besides, JSON text.
+    """
+
+    what: str
+    path: str
+    modules: Mapping[str, str]
+    env: Mapping[str, str]
+    import_seed: bytes
+    import_ms: float
+    extra: bytes = b""
+
+
+def read_module(tree: Any) -> AnalyzedModule:
+    """:raises ServerFault: the runner's answer is not what it should be."""
+    try:
+        return AnalyzedModule(
+            tuple(_function(function) for function in tree["functions"]),
+            tree.get("httpRoutes"),
+            tree.get("cronSpecs"),
+            bool(tree.get("reuseContext", False)),
+            tuple(tree["closure"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ServerFault(f"The runner's analysis is malformed: {error!r}") from error
+
+
+def _function(tree: Any) -> AnalyzedFunction:
+    visibility = tree.get("visibility")
+    position = tree.get("pos")
+    return AnalyzedFunction(
+        tree["name"],
+        tree["udfType"].lower(),
+        visibility["kind"] if visibility is not None else None,
+        tree.get("args"),
+        tree.get("returns"),
+        SourcePosition(position["path"], int(position["start_lineno"]), int(position["start_col"]))
+        if position is not None
+        else None,
+    )
+
+
+class Analysis:
+    """One child for the analyses of one push; :meth:`start` it, ask, :meth:`close` it.
+
+    :param clock: reactor or test clock.
+    :param child: not started; must have been spawned with the flags for analysis.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, child: Child, modules: Iterable[ModuleText]) -> None:
+        self._clock = clock
+        self._child = child
+        self._modules = list(modules)
+        self._waiting: dict[int, Deferred[bytes]] = {}
+        self._next_id = 0
+        self._hello: Deferred[None] | None = None
+        self._gone: Deferred[None] | None = None
+        self._lost = False
+        self._timer: IDelayedCall | None = None
+        self._call: int = 0
+        self._since = 0.0
+        self._cpu: float | None = None
+        self._condemned: int = 0
+
+    async def start(self) -> None:
+        """Start the child and send it the modules. :raises ServerFault: it does not start."""
+        hello: Deferred[None] = Deferred()
+        self._hello = hello
+        self._timer = self._clock.callLater(HELLO_SECONDS, self._child.kill, "no hello")
+        self._child.start(self)
+        await hello
+        for text in self._modules:
+            head = {"hash": text.hash, "path": text.path, "kind": "script"}
+            self._child.send(frames.MODULE, meta=orjson.dumps(head), body=text.source)
+            if text.source_map is not None:
+                head["kind"] = "map"
+                self._child.send(frames.MODULE, meta=orjson.dumps(head), body=text.source_map)
+        self._timer = self._clock.callLater(TICK_SECONDS, self._tick)
+
+    async def run(self, spec: AnalysisSpec) -> Any:
+        """Analyse; several may be asked at once and run one after the other.
+
+        :returns: the decoded result, as ``docs/internals.md`` says for ``spec.what``.
+        :raises AnalysisFailed: the code's own fault, its limits included.
+        :raises ServerFault: ours.
+        """
+        if self._lost:
+            raise ServerFault()
+        self._next_id += 1
+        call = self._next_id
+        answer: Deferred[bytes] = Deferred()
+        self._waiting[call] = answer
+        meta = orjson.dumps(
+            {
+                "what": spec.what,
+                "path": spec.path,
+                "modules": spec.modules,
+                "env": spec.env,
+                "import_seed": spec.import_seed.hex(),
+                "import_ms": spec.import_ms,
+            }
+        )
+        self._child.send(frames.ANALYZE, call, 0, meta, spec.extra)
+        try:
+            body = await answer
+        finally:
+            self._waiting.pop(call, None)
+        return loads_lenient(body)
+
+    async def module(self, spec: AnalysisSpec) -> AnalyzedModule:
+        """:meth:`run` for ``what="module"``, typed."""
+        return read_module(await self.run(spec))
+
+    def close(self) -> Deferred[None]:
+        """Close the child. :returns: fires when it is reaped."""
+        if self._lost:
+            return succeed(None)
+        if self._gone is None:
+            self._gone = Deferred()
+            self._fail_all(Overloaded("BackendIsNotRunning", STOPPING_TEXT))
+            self._child.close()
+        return self._gone
+
+    def child_ready(self, child: Child) -> None:
+        """See :class:`ChildListener`."""
+        self._cancel_timer()
+        hello, self._hello = self._hello, None
+        if hello is not None:
+            hello.callback(None)
+
+    def frame_received(self, child: Child, frame: Frame) -> None:
+        """See :class:`ChildListener`."""
+        answer = self._waiting.pop(frame.call, None)
+        if answer is None or frame.kind != frames.ANALYZED:
+            return
+        try:
+            meta = loads_lenient(frame.meta)
+            error = None if meta["ok"] else AnalysisFailed(str(meta["error"]["message"]))
+        except (ValueError, KeyError, TypeError):
+            self._log.failure("the analysis child broke the protocol")
+            answer.errback(Failure(ServerFault()))
+            child.kill("protocol")
+            return
+        if error is None:
+            answer.callback(frame.body)
+        else:
+            answer.errback(Failure(error))
+
+    def child_lost(self, child: Child, exit: ProcessExit) -> None:
+        """See :class:`ChildListener`."""
+        self._lost = True
+        self._cancel_timer()
+        hello, self._hello = self._hello, None
+        if hello is not None:
+            hello.errback(Failure(ServerFault(f"The JavaScript runner did not start: {exit}. {exit.stderr}".rstrip())))
+        guilty = self._waiting.pop(self._condemned or exit.announced.call, None)
+        if guilty is not None:
+            if self._condemned:
+                guilty.errback(Failure(AnalysisFailed(timeout_text(ANALYZE_SECONDS))))
+            elif exit.out_of_memory:
+                guilty.errback(Failure(AnalysisFailed(MEMORY_TEXT)))
+            else:
+                guilty.errback(Failure(ServerFault()))
+        self._fail_all(ServerFault())
+        if self._gone is not None:
+            self._gone.callback(None)
+
+    def _fail_all(self, error: ConvexError) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            answer.errback(Failure(error))
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _tick(self) -> None:
+        """Kill the child when one analysis has used up its time."""
+        self._timer = self._clock.callLater(TICK_SECONDS, self._tick)
+        call = self._child.announced().call
+        usage = self._child.usage()
+        now = self._clock.seconds()
+        if call == 0 or call != self._call:
+            self._call, self._since = call, now
+            self._cpu = usage.cpu_seconds if usage is not None else None
+            return
+        wall = now - self._since
+        burned = usage.cpu_seconds - self._cpu if usage is not None and self._cpu is not None else 0.0
+        if not self._condemned and (burned > ANALYZE_SECONDS or wall > WALL_SECONDS):
+            self._condemned = call
+            self._child.kill("an analysis ran too long")
+
+
+class Analyzer:
+    """Makes analyses, and closes those that are still open when the server stops.
+
+    :param spawn: makes a child for analysis, not started.
+    """
+
+    def __init__(self, clock: IReactorTime, spawn: Callable[[], Child]) -> None:
+        self._clock = clock
+        self._spawn = spawn
+        self._open: set[Analysis] = set()
+
+    async def open(self, modules: Iterable[ModuleText]) -> Analysis:
+        """A started analysis over *modules*; hand it back to :meth:`close`.
+
+        :raises ServerFault: the child does not start.
+        """
+        analysis = Analysis(self._clock, self._spawn(), modules)
+        self._open.add(analysis)
+        try:
+            await analysis.start()
+        except BaseException:
+            self._open.discard(analysis)
+            raise
+        return analysis
+
+    async def close(self, analysis: Analysis) -> None:
+        """End one; returns when its child is reaped."""
+        self._open.discard(analysis)
+        await analysis.close()
+
+    async def stop(self) -> None:
+        """End all that are open."""
+        for analysis in list(self._open):
+            await self.close(analysis)
