@@ -6,7 +6,7 @@ One interface, one caller, and for each the rules of order and failure in prose.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -73,9 +73,11 @@ class Commit:
     meta: tuple[tuple[str, bytes | None], ...] = ()
 
 
-@attrs.frozen(slots=True)
-class Row:
-    """A document as an index yields it. ``key`` is the entry's sort-key bytes; ``ts`` the commit that wrote this version."""
+class Row(NamedTuple):
+    """A document as an index yields it: a tuple, since scans make many.
+
+    ``key`` is the entry's sort-key bytes; ``ts`` the commit that wrote this version; ``json`` its canonical text.
+    """
 
     key: bytes
     id: bytes
