@@ -1,7 +1,7 @@
 // Builds dist/ from src/ and the packages of package-lock.json: `npm ci --ignore-scripts && node build.mjs`.
 //
 //   src/main.mjs          -> dist/main.mjs         one ES module for the host side, packages bundled in
-//   src/bridge.js         -> dist/bridge.js        copied: one function expression, compiled inside each context
+//   src/bridge.js         -> dist/bridge.js        copied: one function expression, compiled inside each context; analysis.js likewise
 //   src/globals/<g>.js    -> dist/globals/<g>.js   one function expression (bridge, use) => exports, per group
 //   src/globals/groups.json -> dist/globals.json   which group defines which global
 //   (packages)            -> dist/THIRD_PARTY_NOTICES.txt
@@ -45,6 +45,7 @@ const replacements = [
   { importer: /whatwg-url/, specifier: /^@exodus\/bytes\/whatwg\.js$/, file: "globals/vendor/percent-encode.js" },
   { importer: /whatwg-url/, specifier: /^tr46$/, file: "globals/vendor/idna.js" },
   { importer: /object-inspect/, specifier: /^\.\/util\.inspect$/, file: "globals/vendor/empty.js" },
+  { importer: /object-inspect/, specifier: /^\.\/stringWidth$/, file: "globals/vendor/string-width.cjs" },
 ];
 
 const contextPackages = {
@@ -140,7 +141,7 @@ output("globals.json", `${JSON.stringify(manifest, null, 1)}\n`);
 for (const entry of ["main.mjs"]) {
   if (existsSync(join(source, entry))) output(entry, await buildHost(entry));
 }
-if (existsSync(join(source, "bridge.js"))) cpSync(join(source, "bridge.js"), join(staging, "bridge.js"));
+for (const name of ["bridge.js", "analysis.js"]) cpSync(join(source, name), join(staging, name));
 output("THIRD_PARTY_NOTICES.txt", notices());
 
 rmSync(target, { recursive: true, force: true });

@@ -1509,10 +1509,12 @@
       }
       return text;
     },
-    /** For analyze.mjs: calls an inner function with the default export or an export (see analysis.js). */
-    inspectModule(path, program) {
+    /** For analyze.mjs: calls the program of analysis.js, made in this context. Text of JSON, or "" when it failed (see `settled`). */
+    analyze(what, path, program) {
+      phase = "import";
       try {
-        return program(record(path), { __proto__: null, parseJson, quote, isErrorObject, frameSites: apply });
+        const functionText = (callable) => apply(functionToString, callable, []);
+        return program(record(path), { __proto__: null, parseJson, quote, functionText }, what, path);
       } catch (error) {
         fail(error);
         return "";

@@ -1,7 +1,7 @@
 // The runner child: frames on fd 3, entries one at a time, the running call announced on fd 4 (docs/internals.md §7).
 import { writeSync } from "node:fs";
 import { Socket } from "node:net";
-import { analyze } from "./analyze.mjs";
+import { Analysis } from "./analyze.mjs";
 import { ContextPool } from "./contexts.mjs";
 import * as frames from "./frames.mjs";
 import { harden } from "./harden.mjs";
@@ -16,7 +16,7 @@ class Runner {
   contexts = new ContextPool();
   resolve = resolveSpecifier;
 
-  #runs = new Map(); // call -> Run
+  #runs = new Map(); // call -> Run or Analysis
   #ready = []; // runs with something to deliver: before new starts, since a mutation among them may hold a lane
   #starts = []; // functions that begin one call or analysis
   #entered = null; // the run of the last entry, until `after`
@@ -43,7 +43,7 @@ class Runner {
       case frames.START: {
         const parent = meta.parent === null || meta.parent === undefined ? null : (this.#runs.get(meta.parent) ?? null);
         const run = new Run(this, call, meta, body, parent);
-        this.#runs.set(call, run);
+        this.#admit(run);
         // A nested call belongs to work that has begun.
         if (parent !== null) this.schedule(run);
         else this.#starts.push(run);
@@ -58,7 +58,7 @@ class Runner {
         this.#runs.get(call)?.drop();
         break;
       case frames.ANALYZE:
-        this.#starts.push({ call, meta, body, analysis: true });
+        this.#starts.push(this.#admit(new Analysis(this, call, meta)));
         this.#pumpSoon();
         break;
       case frames.FORGET:
@@ -68,6 +68,11 @@ class Runner {
         throw new Error(`Unknown frame kind ${kind}`);
     }
   };
+
+  #admit(run) {
+    this.#runs.set(run.call, run);
+    return run;
+  }
 
   /** `run` has something to deliver. */
   schedule(run) {
@@ -116,15 +121,7 @@ class Runner {
       run.queued = false;
       entered = this.#enter(run);
     }
-    if (!entered && this.#starts.length > 0) {
-      const start = this.#starts.shift();
-      if (start.analysis) {
-        entered = true;
-        this.#analyze(start);
-      } else {
-        entered = this.#enter(start);
-      }
-    }
+    if (!entered && this.#starts.length > 0) entered = this.#enter(this.#starts.shift());
     if (!entered) this.#announce(0);
     if (!entered || last !== null) this.#flush();
     if (entered || this.#ready.length > 0 || this.#starts.length > 0) {
@@ -141,12 +138,6 @@ class Runner {
     if (!run.enter()) return false;
     this.#entered = run;
     return true;
-  }
-
-  #analyze({ call, meta, body }) {
-    this.#announce(call);
-    const { ok, error, result } = analyze(this.modules, this.contexts, meta, body);
-    this.#out.push(frames.encodeFrame(frames.ANALYZED, call, 0, JSON.stringify(ok ? { ok } : { ok, error }), result ?? ""));
   }
 
   #announce(call) {

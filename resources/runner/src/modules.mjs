@@ -4,13 +4,16 @@
 // vm.Script, which is made once per closure: it calls the modules' functions in evaluation order and hands bindings from one to another.
 import vm from "node:vm";
 import { compileSourceMap } from "./sourcemaps.mjs";
-import { missingModule, ORIGIN, resolveSpecifier } from "./specifiers.mjs";
-import { liveScript, plainScript, readModule } from "./transform.mjs";
+import { missingModule, ORIGIN, resolveSpecifier, SpecifierError } from "./specifiers.mjs";
+import { liveScript, ModuleSyntaxError, plainScript, readModule } from "./transform.mjs";
 
 const MAX_PLANS = 512;
 
 /** A closure that cannot be linked. `message` is complete; nothing of it was evaluated. */
-export class LinkError extends Error {}
+export class LinkError extends Error {
+  /** Path of the module with a syntax error, or undefined. */
+  syntaxPath;
+}
 
 /**
  * @typedef {object} Plan a linked closure
@@ -105,14 +108,19 @@ export class ModuleStore {
       try {
         shape = this.shape(hash);
       } catch (error) {
-        throw new LinkError(`Uncaught SyntaxError: ${error.message}`);
+        if (!(error instanceof ModuleSyntaxError)) throw error;
+        const failure = new LinkError(`Uncaught SyntaxError: ${error.message}`);
+        failure.syntaxPath = path;
+        throw failure;
       }
       const targets = new Map();
-      for (const { specifier } of shape.requests) {
+      for (const { specifier, start } of shape.requests) {
         try {
           targets.set(specifier, resolveSpecifier(specifier, path));
         } catch (error) {
-          throw new LinkError(error.message);
+          if (!(error instanceof SpecifierError)) throw error;
+          const before = this.text(hash).slice(0, start).split("\n");
+          throw new LinkError(`${ORIGIN}${path}:${before.length - 1}:${before.at(-1).length}: ${error.message}`);
         }
       }
       const node = { path, hash, shape, targets };
@@ -231,7 +239,7 @@ export class ModuleStore {
         cyclic.has(path) ||
         mine.some(([local, target]) => target.mutable || shape.assigned.has(local) || (cyclic.has(target.path) && index.get(target.path) >= index.get(path)));
       const m = name(path);
-      const common = `factories[${modules.length}](${m}.register,${m}.dynamic,${m}.meta`;
+      const common = `(0,factories[${modules.length}])(${m}.register,${m}.dynamic,${m}.meta`;
       const wait = shape.awaits ? "await " : "";
       awaits ||= shape.awaits;
       if (live) {
