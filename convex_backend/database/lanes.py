@@ -67,13 +67,14 @@ class Lane:
 
 
 class _Wait:
-    """One ticket's place in one lane's queue."""
+    """One ticket's place in one lane's queue; ``ahead`` is the place before it."""
 
-    __slots__ = ("deferred", "lane", "ticket")
+    __slots__ = ("ahead", "deferred", "lane", "ticket")
 
     def __init__(self, ticket: LaneTicket, lane: Lane) -> None:
         self.ticket = ticket
         self.lane = lane
+        self.ahead: _Wait | None = None
         self.deferred: Deferred[None] = Deferred(self._cancelled)
 
     def _cancelled(self, _: Deferred[None]) -> None:
@@ -81,10 +82,19 @@ class _Wait:
 
     def forget(self) -> None:
         """Leave the queue."""
-        if self in self.lane.waiters:
-            self.lane.waiters.remove(self)
-        if self in self.ticket.waits:
-            self.ticket.waits.remove(self)
+        if self not in self.ticket.waits:
+            return
+        self.ticket.waits.remove(self)
+        waiters = self.lane.waiters
+        if waiters[0] is self:
+            waiters.popleft()
+            if waiters:
+                waiters[0].ahead = None
+            return
+        place = waiters.index(self)
+        del waiters[place]
+        if place < len(waiters):
+            waiters[place].ahead = self.ahead
 
 
 class LaneTicket:
@@ -336,9 +346,11 @@ class Lanes:
         self._waits_total.inc()
         lane, ticket = wait.lane, wait.ticket
         lane.expires = self._reactor.seconds() + self._hot_seconds
+        wait.ahead = lane.waiters[-1] if lane.waiters else None
         lane.waiters.append(wait)
         ticket.waits.append(wait)
-        while wait in ticket.waits:
+        while wait in ticket.waits and (len(ticket.waits) > 1 or any(owned.waiters for owned in ticket.owned)):
+            # Otherwise nobody waits for this ticket, so it closes no cycle.
             cycle = self._cycle(ticket)
             if cycle is None:
                 break
@@ -396,16 +408,16 @@ class Lanes:
 
     @staticmethod
     def _blockers(ticket: LaneTicket) -> list[LaneTicket]:
-        """Whom *ticket* waits for: the owner of each lane, and those ahead in its queue."""
+        """Whom *ticket* waits for: the owner of each lane, and who is ahead in its queue (who in turn waits for those further ahead)."""
         found = []
         for wait in ticket.waits:
             if wait.lane.owner is not None:
                 found.append(wait.lane.owner)
-            for ahead in wait.lane.waiters:
-                if ahead is wait:
-                    break
-                if ahead.ticket is not ticket:
-                    found.append(ahead.ticket)
+            ahead = wait.ahead
+            while ahead is not None and ahead.ticket is ticket:
+                ahead = ahead.ahead
+            if ahead is not None:
+                found.append(ahead.ticket)
         return found
 
     def _cycle(self, start: LaneTicket) -> list[LaneTicket] | None:
