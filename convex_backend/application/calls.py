@@ -13,6 +13,7 @@ import orjson
 
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity
+from convex_backend.database.query.cursor import InvalidCursor
 from convex_backend.errors import ConvexError, ServerFault, Transient
 from convex_backend.functions.context import CallTree, RequestInfo
 from convex_backend.functions.directory import Environment, ResolvedFunction, check_kind, not_found
@@ -132,6 +133,8 @@ def function_error(error: ConvexError) -> FunctionError:
     """
     if isinstance(error, FunctionFailed):
         return error.error
+    if isinstance(error, InvalidCursor):
+        return FunctionError(f"Uncaught ConvexError: {error.message}", orjson.dumps(error.data))
     if isinstance(error, Transient | ServerFault):
         raise error
     return FunctionError(error.message)

@@ -5,7 +5,8 @@ Source: ``runtime.md`` sections 9.2 and 9.3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -18,6 +19,7 @@ from convex_backend.functions.context import CallContext
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.interfaces import FunctionError
 from convex_backend.values.paths import FunctionPath
+from convex_backend.values.validators import TableNames
 
 if TYPE_CHECKING:
     from convex_backend.application.application import Application
@@ -97,8 +99,14 @@ async def run_action(
     execution_id = new_request_id()
     nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, depth))
 
+    def names(component: int) -> TableNames:
+        return database.catalogs.newest.names(component)
+
+    def tables(component: int) -> Mapping[str, int]:
+        return database.catalogs.newest.table_numbers(component)
+
     def make_host() -> CallContext:
-        tree = calls.call_tree(services, None, identity, caller, _newest_names(database), _newest_tables(database))
+        tree = calls.call_tree(services, None, identity, caller, names, tables)
         tree.services = nested
         return CallContext(
             tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
@@ -107,7 +115,7 @@ async def run_action(
     spec = calls.spec_of(
         services,
         prepared,
-        database.catalogs.newest.table_numbers(prepared.function.component),
+        tables(prepared.function.component),
         caller,
         timeout_seconds=services.settings.action_timeout_seconds,
         admitted=depth > 0,
@@ -147,11 +155,3 @@ async def run_action(
         outcome.error,
         outcome.log_lines,
     )
-
-
-def _newest_names(database: Any) -> Any:
-    return lambda component: database.catalogs.newest.names(component)
-
-
-def _newest_tables(database: Any) -> Any:
-    return lambda component: database.catalogs.newest.table_numbers(component)

@@ -98,11 +98,11 @@ class Mutations:
                     return await self._attempt(wanted, args, identity, caller, key, ticket, tries)
                 except Rerun:
                     continue
-                except OccConflict as conflict:
+                except OccConflict:
                     conflicts += 1
                     own = ticket.conflicts == 0
                     if conflicts >= (MAX_OWN_CONFLICTS if own else MAX_CONFLICTS):
-                        raise conflict
+                        raise
         finally:
             ticket.release_all()
 

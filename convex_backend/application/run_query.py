@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
 
 from convex_backend.application import calls
 from convex_backend.application.live_queries import LiveQueries, QueryKey
 from convex_backend.application.query_results import Evaluation
-from convex_backend.application.sealing import BrokenSeal, Sealer
+from convex_backend.application.sealing import Sealer
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity, QuerySpec
-from convex_backend.database.query.cursor import invalid_cursor
+from convex_backend.database.query.cursor import InvalidCursor
+from convex_backend.database.transaction import Transaction
 from convex_backend.errors import ConvexError
-from convex_backend.functions.context import CallContext
+from convex_backend.functions.context import CallContext, CallTree
 from convex_backend.functions.invocation import normalise_args
-from convex_backend.functions.outcome import FunctionFailed
-from convex_backend.interfaces import FunctionError
+from convex_backend.interfaces import FunctionError, Outcome
 from convex_backend.values.json_codec import dumps, loads
 from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.paths import ROOT_COMPONENT, FunctionPath
@@ -70,26 +69,30 @@ class QueryRuns:
         run = _Run(transaction)
         try:
             try:
-                if journal is not None:
-                    transaction.journal = self._unseal(journal)
+                end_cursor = None if journal is None else self._unseal(journal)
                 if wanted.path.is_system:
                     value = await self._services.system_functions.run_query(transaction, wanted, args, identity)
                     return run.evaluation(dumps(value), None, caller, None)
-                return await self._run_user_query(run, wanted, args, identity, caller)
+                return await self._run_user_query(run, wanted, args, identity, caller, end_cursor)
             except ConvexError as error:
                 return run.evaluation(None, calls.function_error(error), caller, None)
         finally:
             run.transaction.close()
 
     async def _run_user_query(
-        self, run: _Run, wanted: calls.Target, args: bytes, identity: Identity, caller: Caller
+        self,
+        run: _Run,
+        wanted: calls.Target,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        end_cursor: str | None,
     ) -> Evaluation:
         services = self._services
         first = run.transaction
         await first.ensure_begun()
         prepared = await calls.prepare(services, first, wanted, args, "query")
         known = first.reads.copy()
-        journal = first.journal
         ts = first.snapshot.ts
 
         def make_host() -> CallContext:
@@ -98,12 +101,12 @@ class QueryRuns:
                 run.transaction.close()
                 run.transaction = services.database.begin("query", ts=ts)
                 run.transaction.reads.union(known)
-                run.transaction.journal = journal
             run.tries += 1
             transaction = run.transaction
             run.tree = calls.call_tree(
                 services, transaction, identity, caller, transaction.names, transaction.table_numbers
             )
+            run.tree.journal_end_cursor = end_cursor
             return CallContext(
                 run.tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
             )
@@ -116,9 +119,7 @@ class QueryRuns:
             timeout_seconds=0.0,
         )
         outcome = await services.isolates.run(spec, make_host)
-        end_cursor = run.transaction.journal_end_cursor
-        journal_out = None if end_cursor is None else self._sealer.seal(JOURNAL, end_cursor.encode())
-        evaluation = run.evaluation(outcome.value, outcome.error, caller, journal_out, outcome)
+        evaluation = run.evaluation(outcome.value, outcome.error, caller, self._journal_of(run.transaction), outcome)
         services.function_log.record_completion(
             kind="query",
             component_path=wanted.component_path,
@@ -136,26 +137,26 @@ class QueryRuns:
         )
         return evaluation
 
+    def _journal_of(self, transaction: Transaction) -> str | None:
+        """What the run's paginated query leaves for the next run (``runtime.md`` section 3.5)."""
+        end = transaction.journal_end_cursor
+        return None if end is None else self._sealer.seal(JOURNAL, end.encode())
+
     def _unseal(self, journal: str) -> str:
-        """:raises FunctionFailed: the InvalidCursor ConvexError (``runtime.md`` section 3.4)."""
+        """:raises InvalidCursor: it was not sealed here."""
         try:
             return self._sealer.unseal(JOURNAL, journal).decode()
-        except (BrokenSeal, UnicodeDecodeError):
-            raise FunctionFailed(_invalid_journal()) from None
-
-
-def _invalid_journal() -> FunctionError:
-    error = invalid_cursor()
-    return FunctionError(f"Uncaught ConvexError: {error.message}", error.data)
+        except ValueError:
+            raise InvalidCursor("Failed to parse cursor") from None
 
 
 class _Run:
     """The transaction of the try under way, and what the evaluation needs of it."""
 
-    def __init__(self, transaction: Any) -> None:
+    def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
         self.tries = 0
-        self.tree: Any = None
+        self.tree: CallTree | None = None
 
     def evaluation(
         self,
@@ -163,7 +164,7 @@ class _Run:
         error: FunctionError | None,
         caller: Caller,
         journal: str | None,
-        outcome: Any = None,
+        outcome: Outcome | None = None,
     ) -> Evaluation:
         return Evaluation(
             value=value,

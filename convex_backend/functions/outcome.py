@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import orjson
 
+from convex_backend.database.query.cursor import InvalidCursor
 from convex_backend.errors import BadRequest, ConvexError, OccConflict, Overloaded, ServerFault, Transient
 from convex_backend.functions.log_lines import cap, flatten, parse_line
 from convex_backend.interfaces import FunctionError, LogLine, Outcome
@@ -113,7 +114,11 @@ def dumps_lenient(tree: object) -> bytes:
 
 def error_reply(error: Exception) -> tuple[bytes, bytes]:
     """Meta and body of the SYSRESULT that throws *error* into JavaScript, catchable there."""
-    body = error.error.data or b"" if isinstance(error, FunctionFailed) else b""
+    body = b""
+    if isinstance(error, FunctionFailed):
+        body = error.error.data or b""
+    elif isinstance(error, InvalidCursor):
+        body = orjson.dumps(error.data)
     return dumps_lenient({"error": {"message": str(error)}}), body
 
 
