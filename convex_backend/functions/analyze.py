@@ -21,8 +21,8 @@ from convex_backend.functions import frames
 from convex_backend.functions.admission import STOPPING_TEXT
 from convex_backend.functions.frames import Frame
 from convex_backend.functions.limits import MEMORY_TEXT, timeout_text
+from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.outcome import loads_lenient
-from convex_backend.functions.runner_pool import ModuleText
 from convex_backend.functions.runner_process import Child, ProcessExit
 
 ANALYZE_SECONDS = 4.0
@@ -137,18 +137,26 @@ class Analysis:
 
     :param clock: reactor or test clock.
     :param child: not started; must have been spawned with the flags for analysis.
+    :param on_end: called when the child is gone.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, child: Child, modules: Iterable[ModuleText]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        child: Child,
+        modules: Iterable[ModuleText],
+        on_end: Callable[[Analysis], None],
+    ) -> None:
+        self._on_end = on_end
         self._clock = clock
         self._child = child
         self._modules = list(modules)
         self._waiting: dict[int, Deferred[bytes]] = {}
         self._next_id = 0
         self._hello: Deferred[None] | None = None
-        self._gone: Deferred[None] | None = None
+        self._gone: list[Deferred[None]] = []
         self._lost = False
         self._timer: IDelayedCall | None = None
         self._call: int = 0
@@ -161,7 +169,13 @@ class Analysis:
         hello: Deferred[None] = Deferred()
         self._hello = hello
         self._timer = self._clock.callLater(HELLO_SECONDS, self._child.kill, "no hello")
-        self._child.start(self)
+        try:
+            self._child.start(self)
+        except ServerFault:
+            self._cancel_timer()
+            self._lost = True
+            self._on_end(self)
+            raise
         await hello
         for text in self._modules:
             head = {"hash": text.hash, "path": text.path, "kind": "script"}
@@ -209,11 +223,11 @@ class Analysis:
         """Close the child. :returns: fires when it is reaped."""
         if self._lost:
             return succeed(None)
-        if self._gone is None:
-            self._gone = Deferred()
+        if not self._gone:
             self._fail_all(Overloaded("BackendIsNotRunning", STOPPING_TEXT))
             self._child.close()
-        return self._gone
+        self._gone.append(Deferred())
+        return self._gone[-1]
 
     def child_ready(self, child: Child) -> None:
         """See :class:`ChildListener`."""
@@ -256,8 +270,9 @@ class Analysis:
             else:
                 guilty.errback(Failure(ServerFault()))
         self._fail_all(ServerFault())
-        if self._gone is not None:
-            self._gone.callback(None)
+        self._on_end(self)
+        for waiter in self._gone:
+            waiter.callback(None)
 
     def _fail_all(self, error: ConvexError) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -298,25 +313,20 @@ class Analyzer:
         self._open: set[Analysis] = set()
 
     async def open(self, modules: Iterable[ModuleText]) -> Analysis:
-        """A started analysis over *modules*; hand it back to :meth:`close`.
+        """A started analysis over *modules*; the caller closes it.
 
         :raises ServerFault: the child does not start.
         """
-        analysis = Analysis(self._clock, self._spawn(), modules)
+        analysis = Analysis(self._clock, self._spawn(), modules, self._open.discard)
         self._open.add(analysis)
         try:
             await analysis.start()
         except BaseException:
-            self._open.discard(analysis)
+            analysis.close()
             raise
         return analysis
 
-    async def close(self, analysis: Analysis) -> None:
-        """End one; returns when its child is reaped."""
-        self._open.discard(analysis)
-        await analysis.close()
-
     async def stop(self) -> None:
-        """End all that are open."""
+        """End all that are open; returns when their children are reaped."""
         for analysis in list(self._open):
-            await self.close(analysis)
+            await analysis.close()

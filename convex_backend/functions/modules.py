@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from convex_backend.functions.runner_pool import ModuleText
+from convex_backend.functions.module_text import ModuleText
 from convex_backend.interfaces import ModuleRef
 
 

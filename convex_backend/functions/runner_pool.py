@@ -24,11 +24,13 @@ from twisted.python.failure import Failure
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions import frames
 from convex_backend.functions.admission import STOPPING_TEXT, Admission
+from convex_backend.functions.analyze import Analysis, Analyzer
 from convex_backend.functions.calls import Call, Lost, Slot, SlotState
 from convex_backend.functions.fleet import Fleet, PoolOptions
 from convex_backend.functions.frames import Frame, FrameError
 from convex_backend.functions.limits import MEMORY_TEXT
 from convex_backend.functions.log_lines import attribute
+from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.outcome import (
     error_reply,
     is_user_error,
@@ -43,6 +45,8 @@ from convex_backend.functions.runner_process import Child, ProcessExit
 from convex_backend.functions.watchdog import Watchdog
 from convex_backend.interfaces import CallHost, CallSpec, ModuleRef, Outcome, SyscallReply
 
+__all__ = ["ModuleText", "PoolOptions", "RunnerPool"]
+
 ACTION_CONCURRENCY = 8
 """Syscalls of one action that are answered at once (``runtime.md`` 2.4)."""
 NOTICES = frozenset({"1.0/queryStream", "1.0/queryCleanup"})
@@ -54,22 +58,13 @@ MAX_MODULE_BYTES = 96 * 1024 * 1024
 """Sources held by one child; beyond it the least recently used are forgotten."""
 
 
-@attrs.frozen(slots=True)
-class ModuleText:
-    """One module as a child loads it. ``source`` and ``source_map`` are UTF-8 text."""
-
-    hash: str
-    path: str
-    source: bytes
-    source_map: bytes | None = None
-
-
 class RunnerPool:
     """Runs calls in at most ``options.size`` children.
 
     :param clock: reactor or test clock.
     :param spawn: makes a child, not started.
     :param module_text: source of a module by hash; asked once for each child and hash.
+    :param spawn_analysis: makes a child with the flags for analysis; ``None`` for a pool that does not analyse.
     """
 
     _log = Logger()
@@ -81,6 +76,7 @@ class RunnerPool:
         spawn: Callable[[], Child],
         module_text: Callable[[str], Awaitable[ModuleText]],
         metrics: PoolMetrics,
+        spawn_analysis: Callable[[], Child] | None = None,
     ) -> None:
         self._clock = clock
         self._options = options
@@ -97,6 +93,7 @@ class RunnerPool:
             self._start_failed,
         )
         self._watchdog = Watchdog(clock, self)
+        self._analyzer = Analyzer(clock, spawn_analysis) if spawn_analysis is not None else None
         self._next_id = 0
         self._quarantine = DeferredLock()
         self._ops: dict[bytes, str] = {}
@@ -129,7 +126,18 @@ class RunnerPool:
         for slot in self._fleet.slots:
             for root in _roots(slot):
                 self._fail_tree(root, Overloaded("BackendIsNotRunning", STOPPING_TEXT))
+        if self._analyzer is not None:
+            await self._analyzer.stop()
         await stopped
+
+    async def open_analysis(self, modules: Iterable[ModuleText]) -> Analysis:
+        """A fresh child that analyses *modules*; end it with ``await analysis.close()``.
+
+        :raises ServerFault: it does not start, or this pool does not analyse.
+        """
+        if self._analyzer is None or self._stopping:
+            raise ServerFault()
+        return await self._analyzer.open(modules)
 
     async def run(self, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome:
         """Run one exported function.

@@ -268,6 +268,9 @@ class RunnerProcess:
                 ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: _Socket(self))
             )
         except OSError as error:
+            if self._announce_fd >= 0:
+                os.close(self._announce_fd)
+                self._announce_fd = -1
             raise ServerFault(f"The JavaScript runner cannot be started ({self._command.node}): {error}") from error
         finally:
             os.close(null)
