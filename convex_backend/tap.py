@@ -75,9 +75,10 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    from convex_backend.errors import ConvexError
     from convex_backend.service.backend import make_backend
 
     try:
         return make_backend(options.configuration, reactor)
-    except configuration.BadOption as error:
+    except (configuration.BadOption, ConvexError) as error:
         configuration.fail(str(error))

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from convex_backend.deferreds import Waiters, from_coroutine
 
 _log = Logger()
+_SLOW_STOP_SECONDS = 1.0
 
 
 async def nothing() -> None:
@@ -91,7 +92,6 @@ class SequencedService(Service):
             except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what to say
                 return error
             self._started.append(part)
-            self._log.debug("{part} started", part=part.name)
         return None
 
     def _booted(self, error: Exception | None) -> None:
@@ -131,10 +131,10 @@ class SequencedService(Service):
             self._log.failure("{part} failed to stop", part=part.name)
             return
         seconds = self._clock.seconds() - began
-        if in_time:
-            self._log.debug("{part} stopped in {seconds:.3f}s", part=part.name, seconds=seconds)
-        else:
+        if not in_time:
             self._log.warn("{part} did not stop within {seconds:.1f}s", part=part.name, seconds=seconds)
+        elif seconds > _SLOW_STOP_SECONDS:
+            self._log.info("{part} took {seconds:.1f}s to stop", part=part.name, seconds=seconds)
 
 
 async def within(clock: IReactorTime, seconds: float, function: Callable[[], Awaitable[None]]) -> bool:

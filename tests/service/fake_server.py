@@ -1,4 +1,7 @@
-"""A server with the real service and listeners around a scripted engine. Run by ``twistd -n -y``; told by ``FAKE_*`` variables."""
+"""A server with the real service and listeners around a scripted engine, or the real one with a scripted front.
+
+Run by ``twistd -n -y``; told what to do by ``FAKE_*`` variables.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from convex_backend.deferreds import InFlight, run_detached
 from convex_backend.errors import ConvexError
 from convex_backend.service.backend import BackendService, Deployment
 from convex_backend.service.configuration import Configuration
+from convex_backend.service.engine import Engine
 from convex_backend.service.sequence import Part
 from convex_backend.tap import Options
 
@@ -110,7 +114,19 @@ def make_engine(
     return FakeEngine(fatal)
 
 
+class EngineWithFakeFront(Engine):
+    """The real file, database and children behind the front of these tests."""
+
+    async def build(self, deployment: Deployment) -> FakeFront:
+        """The front, once a commit has gone through."""
+        database = self._machinery.database
+        await database.committer.advance_to(database.committer.durable_ts)
+        say(f"durable at {database.committer.durable_ts}")
+        return FakeFront(deployment)
+
+
 options = Options()
 options.parseOptions(os.environ.get("FAKE_OPTIONS", "").split())
 application = service.Application("fake")
-BackendService(options.configuration, reactor, make_engine).setServiceParent(application)
+factory = EngineWithFakeFront if os.environ.get("FAKE_REAL_ENGINE") else make_engine
+BackendService(options.configuration, reactor, factory).setServiceParent(application)

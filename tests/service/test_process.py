@@ -9,6 +9,7 @@ import socket
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from convex_backend.application.keys import Keys
@@ -169,3 +170,58 @@ def test_an_endpoint_string(tmp_path: Path) -> None:
             while received := client.recv(4096):
                 answer += received
         assert answer.endswith(b"/unix")
+
+
+@pytest.fixture(scope="module")
+def built_runner() -> None:
+    """The real engine needs the bundle."""
+    if not (Path(__file__).resolve().parents[2] / "resources" / "runner" / "dist" / "main.mjs").exists():
+        pytest.fail("resources/runner/dist is missing: run npm ci --ignore-scripts && node build.mjs there")
+
+
+def children_of(pid: int) -> set[int]:
+    """Process ids of the children of *pid*."""
+    return {child.pid for child in psutil.Process(pid).children()}
+
+
+@pytest.mark.usefixtures("built_runner")
+def test_real_engine_starts_once_per_file_and_leaves_nothing(tmp_path: Path) -> None:
+    """Two servers never share a file; a stop reaps the runners, folds the log into the file and lets a next server start."""
+    with start(tmp_path, FAKE_REAL_ENGINE="1") as server:
+        first_ts = int(server.wait_for("fake: durable at").rpartition(" ")[2])
+        server.wait_for("listening on")
+        runners = children_of(server.process.pid)
+        assert runners
+        with start(tmp_path, FAKE_REAL_ENGINE="1") as second:
+            assert second.wait() == 1
+            line = next(line for line in second.lines if line.startswith("convex-backend: "))
+            assert f"pid {server.process.pid}" in line
+            assert "CONVEX_SELF_HOSTED_ADMIN_KEY" not in second.output
+        server.signal(signal.SIGTERM)
+        assert server.wait() == -signal.SIGTERM
+        assert not [pid for pid in runners if psutil.pid_exists(pid)]
+        assert not (tmp_path / "convex_local_backend.sqlite3-wal").exists()
+    with start(tmp_path, FAKE_REAL_ENGINE="1") as server:
+        assert int(server.wait_for("fake: durable at").rpartition(" ")[2]) > first_ts
+
+
+@pytest.mark.usefixtures("built_runner")
+def test_runners_end_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    """``kill -9`` leaves no runner behind, and the next server starts on the same file."""
+    with start(tmp_path, FAKE_REAL_ENGINE="1") as server:
+        server.wait_for("listening on")
+        runners = [psutil.Process(pid) for pid in children_of(server.process.pid)]
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        assert psutil.wait_procs(runners, timeout=20)[1] == []
+    with start(tmp_path, FAKE_REAL_ENGINE="1") as server:
+        server.wait_for("listening on")
+
+
+def test_a_file_from_nowhere_is_one_line(tmp_path: Path) -> None:
+    """A file that is no database stops the start with one line."""
+    (tmp_path / "convex_local_backend.sqlite3").write_bytes(b"this is not a database, whatever its name says" * 100)
+    with start(tmp_path, FAKE_REAL_ENGINE="1") as server:
+        assert server.wait() == 1
+        assert [line for line in server.lines if line.startswith("convex-backend: ")]
+        assert "Traceback" not in server.output

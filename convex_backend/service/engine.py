@@ -1,0 +1,222 @@
+"""The machinery behind the front: the file, the database, the JavaScript children. Started and stopped part by part.
+
+::
+
+    start   runners spawned (not waited for) ── file opened, committer started ── retention
+    stop    retention ── committer drained ── children reaped ── file closed
+
+Node takes longer to be ready than the database, on another core: nobody waits for it before the first call. A child that cannot be started
+ends the server with a line that says why.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from prometheus_client import CollectorRegistry
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from convex_backend.database.database import Database
+from convex_backend.database.retention import RetentionLoop
+from convex_backend.deferreds import from_coroutine, run_detached
+from convex_backend.errors import ConvexError, Overloaded, ServerFault
+from convex_backend.functions.fleet import PoolOptions
+from convex_backend.functions.pool_metrics import PoolMetrics
+from convex_backend.functions.runner_pool import ModuleText, RunnerPool
+from convex_backend.functions.runner_process import RunnerProcess, runner_command
+from convex_backend.resource_files import resource
+from convex_backend.service.backend import Deployment, Front
+from convex_backend.service.configuration import Configuration
+from convex_backend.service.sequence import Part
+
+# V8 heap of one child, which many calls share; one call alone is held to 64 MB (``runtime.md`` section 8.6).
+_ISOLATE_MEGABYTES = 256
+_ACTION_MEGABYTES = 512
+# An action waits most of its time: many share a child.
+_ACTION_CHILDREN = 2
+_ACTION_CALLS_PER_CHILD = 64
+
+
+class SystemClock:
+    """``IClock``'s wall time."""
+
+    def now_ns(self) -> int:
+        """Wall-clock nanoseconds since the epoch."""
+        return time.time_ns()
+
+
+@attrs.frozen(slots=True, eq=False)
+class Machinery:
+    """What the application is built upon. Everything in it has been started.
+
+    :param modules: set :attr:`ModuleSource.read` before the first call runs.
+    """
+
+    configuration: Configuration
+    reactor: Any
+    clock: SystemClock
+    registry: CollectorRegistry
+    database: Database
+    isolates: RunnerPool
+    actions: RunnerPool
+    modules: ModuleSource
+
+
+class ModuleSource:
+    """Where the pools get module texts: known only once the application, which stores them, has been built.
+
+    :ivar read: the text of a module by hash; raises ``KeyError`` when unknown.
+    """
+
+    def __init__(self) -> None:
+        self.read: Callable[[str], Any] = _no_modules
+
+    async def __call__(self, digest: str) -> ModuleText:
+        """See :attr:`read`."""
+        text: ModuleText = await self.read(digest)
+        return text
+
+
+async def _no_modules(digest: str) -> ModuleText:
+    raise KeyError(digest)
+
+
+class Engine:
+    """See the top of the file.
+
+    :param fatal: called with one line when the server cannot go on.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        reactor: Any,
+        registry: CollectorRegistry,
+        fatal: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._fatal = fatal
+        clock = SystemClock()
+        database = Database(
+            _persistence(configuration.database_path, reactor), reactor, clock, os.urandom, registry, fatal=fatal
+        )
+        dist = _runner_dist()
+        metrics = PoolMetrics(registry)
+        modules = ModuleSource()
+        isolate_command = runner_command(dist, memory_megabytes=_ISOLATE_MEGABYTES)
+        action_command = runner_command(dist, memory_megabytes=_ACTION_MEGABYTES)
+        isolates = RunnerPool(
+            reactor,
+            PoolOptions("isolate", configuration.runners),
+            lambda: RunnerProcess(reactor, isolate_command),
+            modules,
+            metrics,
+        )
+        actions = RunnerPool(
+            reactor,
+            PoolOptions("action", _ACTION_CHILDREN, _ACTION_CALLS_PER_CHILD, eager=False),
+            lambda: RunnerProcess(reactor, action_command),
+            modules,
+            metrics,
+        )
+        self._machinery = Machinery(configuration, reactor, clock, registry, database, isolates, actions, modules)
+        self._retention: RetentionLoop | None = None
+        self._stopping = False
+        self.parts: Sequence[Part] = (
+            Part("file", stop=self._close_file),
+            Part("children", self._start_children, self._stop_children),
+            Part("database", self._start_database, self._drain_database),
+            Part("retention", self._start_retention, self._stop_retention),
+        )
+
+    async def build(self, deployment: Deployment) -> Front:
+        """See ``backend.Engine``."""
+        from convex_backend.service.composition import compose
+
+        return await compose(self._machinery, deployment)
+
+    async def _start_children(self) -> None:
+        # Spawned now; the pool's start goes on until the first child has said hello.
+        for pool in (self._machinery.isolates, self._machinery.actions):
+            run_detached("start of the JavaScript runners", self._start_pool(pool))
+
+    async def _start_pool(self, pool: RunnerPool) -> None:
+        try:
+            await pool.start()
+        except (Overloaded, CancelledError):
+            # A stop came first.
+            if not self._stopping:
+                raise
+        except ConvexError as error:
+            if not self._stopping:
+                self._fatal(f"the JavaScript runners do not start: {error}")
+
+    async def _stop_children(self) -> None:
+        self._stopping = True
+        stops = [from_coroutine(pool.stop()) for pool in (self._machinery.isolates, self._machinery.actions)]
+        for stop in stops:
+            await stop
+
+    async def _start_database(self) -> None:
+        await self._machinery.database.start()
+
+    async def _drain_database(self) -> None:
+        await self._machinery.database.drain()
+
+    async def _start_retention(self) -> None:
+        machinery = self._machinery
+        self._retention = RetentionLoop(
+            machinery.database.persistence,
+            machinery.database.committer,
+            machinery.clock,
+            self._reactor,
+            machinery.registry,
+        )
+        self._retention.start()
+
+    async def _stop_retention(self) -> None:
+        if self._retention is not None:
+            await self._retention.stop()
+
+    async def _close_file(self) -> None:
+        await self._machinery.database.persistence.close()
+
+
+def _persistence(path: str, reactor: Any) -> Any:
+    """The store for *path*; nothing is opened yet."""
+    from convex_backend.storage.sqlite_persistence import SqlitePersistence
+    from convex_backend.storage.sqlite_pool import SqlitePool
+
+    return SqlitePersistence(SqlitePool(path, reactor))
+
+
+def _runner_dist() -> Path:
+    """The directory of the built runner.
+
+    :raises ServerFault: it is missing; the text names the command that makes it.
+    """
+    try:
+        return resource("runner", "dist")
+    except FileNotFoundError as error:
+        try:
+            source = resource("runner", "package.json").parent
+        except FileNotFoundError:
+            command = "pip install --force-reinstall --no-deps ."
+        else:
+            command = f"cd {source} && npm ci --ignore-scripts && node build.mjs"
+        raise ServerFault(f"the JavaScript runner has not been built. Run: {command}") from error
+
+
+def make_engine(
+    configuration: Configuration, reactor: Any, registry: CollectorRegistry, fatal: Callable[[str], None]
+) -> Engine:
+    """The engine of a real server."""
+    return Engine(configuration, reactor, registry, fatal)
