@@ -9,7 +9,7 @@ Source: ``runtime.md`` section 8.6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import attrs
@@ -105,6 +105,12 @@ class Counters:
         self.documents_read += 1
         self._json_read += len(json)
         self._unmeasured.append(json)
+
+    def read_all(self, documents: Collection[bytes]) -> None:
+        """Count several documents."""
+        self.documents_read += len(documents)
+        self._json_read += sum(map(len, documents))
+        self._unmeasured.extend(documents)
 
     def check_read(self) -> None:
         """:raises PaginationLimit: when more documents or bytes were read than allowed."""

@@ -185,7 +185,7 @@ def test_backfill_with_concurrent_writes_and_a_restart(rows, writes, step, resta
         assert {row.ts for row in old.result} <= {before_ts}
         entries = store.persistence.scan_index(index.id, b"", None, False, 1000)
         assert len(entries) == len(ids)
-        assert run(store.system().system.scan("_backend_state", "by_key", ("backfill:%d" % index.id,))) == []
+        assert run(store.system().system.scan("_backend_state", "by_key", (f"backfill:{index.id}",))) == []
         run(store.db.stop())
     finally:
         backfill.STEP_ROWS = previous

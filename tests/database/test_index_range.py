@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -197,7 +199,7 @@ def test_ranges_select_what_the_total_order_says(documents, equal, lower, upper,
     found = [orjson.loads(row)["_id"] for row in collect(reader, query, page=3)]
     assert sorted(found) == sorted(document_id for document_id, value in rows if matches(value))
     by_id = dict(rows)
-    for first, second in zip(found, found[1:], strict=False):
+    for first, second in pairwise(found):
         pair = [[by_id[each].get("a", UNDEFINED), by_id[each].get("b", UNDEFINED)] for each in (first, second)]
         order = compare(pair[0][0], pair[1][0]) or compare(pair[0][1], pair[1][1])
         assert order >= 0 if descending else order <= 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -99,7 +100,7 @@ def test_creation_time_is_the_next_float_each_time(store):
     ids = [run(transaction.insert("messages", {})) for _ in range(4)]
     times = [orjson.loads(run(transaction.get(each)))["_creationTime"] for each in ids]
     assert times[0] >= START_NS / 1e6
-    for before, after in zip(times, times[1:], strict=False):
+    for before, after in pairwise(times):
         assert after == math.nextafter(before, math.inf)
     transaction.close()
 

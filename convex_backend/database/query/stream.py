@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import attrs
 import orjson
 
 from convex_backend.database.catalog import IndexInfo, TableInfo
@@ -79,35 +78,31 @@ async def walk(
             lower = rows[-1].key + b"\x00"
 
 
-@attrs.define(slots=True, eq=False)
-class _Emitted:
+class _Emitted(NamedTuple):
     """A row that came through the operators: with what was dropped before it, and what the limits are after it."""
 
     key: bytes
     json: bytes
-    dropped: list[bytes]
+    dropped: tuple[bytes, ...]
     limits: tuple[int, ...]
 
 
 class Pipeline:
     """The operators of one run of a query."""
 
-    __slots__ = ("_operators", "remaining")
+    __slots__ = ("_operators", "filters", "remaining")
 
     def __init__(self, plan: QueryPlan) -> None:
         self._operators = plan.operators
         #: what each limit still lets through
         self.remaining: list[int] = [operator.limit for operator in plan.operators if operator.filter is None]
+        #: whether rows may be dropped
+        self.filters = len(self.remaining) < len(plan.operators)
 
     @property
     def closed(self) -> bool:
         """A limit is used up: nothing more is pulled from the source."""
         return 0 in self.remaining
-
-    @property
-    def filters(self) -> bool:
-        """Whether rows may be dropped."""
-        return any(operator.filter is not None for operator in self._operators)
 
     def admits(self, json: bytes) -> bool:
         """Let one document run through.
@@ -223,8 +218,8 @@ class QueryStream:
         while count and outstanding:
             last = outstanding.popleft()
             count -= 1
-            for json in last.dropped:
-                counters.read(json)
+            if last.dropped:
+                counters.read_all(last.dropped)
             counters.read(last.json)
         if last is not None:
             self._limits = last.limits
@@ -235,8 +230,7 @@ class QueryStream:
                 self._record(None)
             elif self._dropped:
                 self._record(self._dropped[-1][0])
-            for _, json in self._dropped:
-                counters.read(json)
+            counters.read_all([json for _, json in self._dropped])
             self._dropped.clear()
             self._ended = True
         transaction.count_queries()
@@ -337,6 +331,14 @@ class QueryStream:
                 else:
                     self._lower = found[-1][0] + b"\x00"
                 chunk.extend(found)
+                if not pipeline.filters and len(found) <= documents_left and not self._dropped:
+                    json_bytes = sum([len(json) for _, json in found])
+                    if json_bytes <= json_left:
+                        documents_left -= len(found)
+                        json_left -= json_bytes
+                        self._emit_all(found, pipeline)
+                        chunk.clear()
+                        continue
             key, json = chunk[0]
             documents_left -= 1
             json_left -= len(json)
@@ -363,18 +365,28 @@ class QueryStream:
             chunk.popleft()
             if admitted:
                 outstanding.append(
-                    _Emitted(key, json, [dropped for _, dropped in self._dropped], tuple(pipeline.remaining))
+                    _Emitted(key, json, tuple([dropped for _, dropped in self._dropped]), tuple(pipeline.remaining))
                 )
                 self._dropped.clear()
             else:
                 self._dropped.append((key, json))
 
+    def _emit_all(self, found: list[Found], pipeline: Pipeline) -> None:
+        """Rows that only limits pass over, no more than they let through: all of them come out."""
+        remaining = pipeline.remaining
+        if not remaining:
+            self._outstanding.extend([_Emitted(key, json, (), ()) for key, json in found])
+            return
+        for key, json in found:
+            for position in range(len(remaining)):
+                remaining[position] -= 1
+            self._outstanding.append(_Emitted(key, json, (), tuple(remaining)))
+
     def _count_dropped(self) -> None:
         """Rows that a filter dropped are taken for good, because the walk cannot go on otherwise."""
         counters = self._transaction.counters
         if self._dropped:
-            for _, json in self._dropped:
-                counters.read(json)
+            counters.read_all([json for _, json in self._dropped])
             self._record(self._dropped[-1][0])
             self._dropped.clear()
             if self._pipeline is not None:
