@@ -131,12 +131,8 @@ const groups = JSON.parse(readFileSync(join(source, "globals", "groups.json"), "
 const names = Object.keys(groups).sort();
 const texts = await Promise.all(names.map(buildGroup));
 names.forEach((name, i) => output(`globals/${name}.js`, texts[i]));
-const manifest = { groups: {}, jsSyscalls: {} };
-for (const name of names) {
-  const { globals, jsSyscalls = [] } = groups[name];
-  manifest.groups[name] = { file: `globals/${name}.js`, globals };
-  for (const syscall of jsSyscalls) manifest.jsSyscalls[syscall] = name;
-}
+const manifest = { groups: {} };
+for (const name of names) manifest.groups[name] = { file: `globals/${name}.js`, ...groups[name] };
 output("globals.json", `${JSON.stringify(manifest, null, 1)}\n`);
 for (const entry of ["main.mjs"]) {
   if (existsSync(join(source, entry))) output(entry, await buildHost(entry));

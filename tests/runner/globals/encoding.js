@@ -23,6 +23,28 @@ test("TextDecoder streams", () => {
   assert.equal(decoder.decode(new Uint8Array([0xac]), { stream: true }), "€");
   assert.equal(decoder.decode(new Uint8Array([0xe2]), { stream: true }) + decoder.decode(), "\ufffd");
 });
+test("every split of a text decodes alike", () => {
+  const bytes = new TextEncoder().encode("\ufeffa\ufeffé€😀x");
+  for (let i = 0; i <= bytes.length; i++) {
+    for (let j = i; j <= bytes.length; j++) {
+      const decoder = new TextDecoder("utf-8", { fatal: true });
+      const text = decoder.decode(bytes.subarray(0, i), { stream: true }) + decoder.decode(bytes.subarray(i, j), { stream: true }) + decoder.decode(bytes.subarray(j));
+      assert.equal(text, "a\ufeffé€😀x", `${i},${j}`);
+      assert.equal(decoder.decode(bytes.subarray(0, 4)), "a", "the decoder starts anew");
+    }
+  }
+});
+test("a piece that is cut off fails when fatal", () => {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  decoder.decode(new Uint8Array([0xe2, 0x82]), { stream: true });
+  assert.throws(() => decoder.decode(), TypeError, "The encoded data is not valid.");
+});
+test("encodeInto stops before what does not fit", () => {
+  for (const [text, room, read, written] of [["😀", 3, 0, 0], ["a😀b", 5, 3, 5], ["\ud800", 3, 1, 3], ["", 1, 0, 0], ["éé", 3, 1, 2]]) {
+    assert.same(new TextEncoder().encodeInto(text, new Uint8Array(room)), { read, written });
+  }
+  assert.throws(() => new TextEncoder().encodeInto("x", []), TypeError);
+});
 test("labels", () => {
   assert.equal(new TextDecoder("latin1").encoding, "windows-1252");
   assert.equal(new TextDecoder(" UTF-16LE ").decode(new Uint8Array([0x61, 0, 0x3d, 0xd8, 0, 0xde])), "a😀");

@@ -102,7 +102,7 @@ const inside = vm.runInContext(
       test(name, body) { cases.push({ name, body }); },
       assert,
       inspect: (value) => use("inspect").inspect(value),
-      syscall: (name) => use(manifest.jsSyscalls[name]).jsSyscalls[name],
+      syscall: (name) => use(Object.keys(manifest.groups).find((group) => manifest.groups[group].jsSyscalls?.includes(name))).jsSyscalls[name],
       loaded: () => [...exports.keys()],
       set(k, p) { kind = k; phase = p; },
       async run(suite, host) {
@@ -168,7 +168,7 @@ await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 
 const source = readFileSync(file, "utf8");
 const suite = vm.runInContext(`(async function (test, assert, host) {"use strict";${source}\n})`, context, { filename: file });
-const callState = {};
+const callState = { kind };
 const begun = process.hrtime.bigint();
 run(() => {
   const host = { inspect: inside.inspect, syscall: inside.syscall, set: inside.set, base: `http://127.0.0.1:${server.address().port}`, fatal: inside.fatal, loaded: inside.loaded };

@@ -86,10 +86,9 @@ class DOMException extends Error {
 }
 
 platformClass(DOMException, "DOMException");
-for (const [name, value] of Object.entries(constants)) {
-  const descriptor = { value, enumerable: true };
-  Object.defineProperty(DOMException, name, descriptor);
-  Object.defineProperty(DOMException.prototype, name, descriptor);
-}
+const descriptors = {};
+for (const name in constants) descriptors[name] = { value: constants[name], enumerable: true };
+Object.defineProperties(DOMException, descriptors);
+Object.defineProperties(DOMException.prototype, descriptors);
 
 export { DOMException };

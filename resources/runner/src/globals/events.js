@@ -11,6 +11,9 @@ const stateOf = (event) => {
   return state;
 };
 
+/** Where time passes. Elsewhere an event that nobody asks for its time must not count as a look at the clock. */
+const isLive = () => bridge.phase === "run" && (bridge.kind === "action" || bridge.kind === "httpAction");
+
 class Event {
   constructor(type, init = {}) {
     requireArguments(arguments.length, 1, "Event");
@@ -19,7 +22,7 @@ class Event {
       bubbles: Boolean(init?.bubbles),
       cancelable: Boolean(init?.cancelable),
       composed: Boolean(init?.composed),
-      timeStamp: bridge.performanceNow(),
+      timeStamp: isLive() ? bridge.performanceNow() : null,
       target: null,
       currentTarget: null,
       phase: constants.NONE,
@@ -109,7 +112,9 @@ class Event {
   }
 
   get timeStamp() {
-    return stateOf(this).timeStamp;
+    const state = stateOf(this);
+    state.timeStamp ??= bridge.performanceNow();
+    return state.timeStamp;
   }
 
   initEvent(type, bubbles = false, cancelable = false) {

@@ -27,6 +27,8 @@ const agents = {
 };
 const clients = { "http:": http, "https:": https };
 const empty = { json: "{}", buffers: [] };
+/** The kinds that may use the network. The context refuses the others with their text; this is the wall behind it. */
+const networkKinds = new Set(["action", "httpAction"]);
 
 function typeError(message) {
   return Object.assign(new Error(message), { errorName: "TypeError" });
@@ -125,7 +127,7 @@ class Exchange {
   }
 
   #options() {
-    const headers = {};
+    const headers = { __proto__: null };
     for (const [name, value] of this.#headers) (headers[name] ??= []).push(value);
     headers.accept ??= ["*/*"];
     headers["accept-encoding"] ??= ["gzip, deflate, br"];
@@ -255,8 +257,12 @@ function exchangesOf(callState) {
   return callState.exchanges;
 }
 
-/** One operation of the fetch family; see the head of this file. */
+/**
+ * One operation of the fetch family; see the head of this file.
+ * @param {{kind: string, exchanges?: Map<number, Exchange>}} callState
+ */
 export async function fetchOp(op, json, buffers, callState) {
+  if (!networkKinds.has(callState.kind)) throw new Error("fetch() is for actions");
   const exchanges = exchangesOf(callState);
   const args = JSON.parse(json);
   if (op === "fetch") {

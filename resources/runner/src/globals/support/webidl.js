@@ -1,18 +1,18 @@
 // What Web IDL asks of every platform class, and the texts of members that this runtime leaves out.
 
+/** What every class and prototype has without being a member. */
+const implicit = ["constructor", "prototype", "length", "name"];
+
 /**
  * Give a class the shape of a platform class: a string tag, enumerable members, and enumerable statics.
  * @returns the class
  */
 export function platformClass(constructor, name) {
   for (const target of [constructor.prototype, constructor]) {
-    for (const key of Object.getOwnPropertyNames(target)) {
-      if (key === "constructor" || key === "prototype" || key === "length" || key === "name") continue;
-      const descriptor = Object.getOwnPropertyDescriptor(target, key);
-      if (!descriptor.configurable) continue;
-      descriptor.enumerable = true;
-      Object.defineProperty(target, key, descriptor);
-    }
+    const descriptors = Object.getOwnPropertyDescriptors(target);
+    for (const key of implicit) delete descriptors[key];
+    for (const key in descriptors) descriptors[key].enumerable = true;
+    Object.defineProperties(target, descriptors);
   }
   // The bundler renames a class that its own body mentions.
   Object.defineProperty(constructor, "name", { value: name, configurable: true });
