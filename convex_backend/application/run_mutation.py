@@ -28,7 +28,7 @@ from convex_backend.database.lanes import LaneTicket
 from convex_backend.deferreds import Coalescer, shield
 from convex_backend.errors import ConvexError, OccConflict, Rerun
 from convex_backend.functions.context import CallContext
-from convex_backend.functions.log_lines import parse_line, structured
+from convex_backend.functions.log_lines import parse_line
 from convex_backend.interfaces import LedgerEntry, LogLine, Outcome
 from convex_backend.values.json_codec import dumps, loads
 
@@ -235,8 +235,19 @@ def _ledger_entry(key: MutationKey, outcome: Outcome, now_ms: int) -> LedgerEntr
 
 def _encode_answer(value: bytes, lines: tuple[LogLine, ...]) -> bytes:
     """``u32 bytes of the lines | lines, JSON | value, JSON``."""
-    logs = orjson.dumps([structured(line) for line in lines]) if lines else b"[]"
+    logs = orjson.dumps([_stored_line(line) for line in lines]) if lines else b"[]"
     return _LENGTH.pack(len(logs)) + logs + value
+
+
+def _stored_line(line: LogLine) -> dict[str, object]:
+    """The form that ``log_lines.parse_line`` reads."""
+    return {
+        "messages": line.messages,
+        "level": line.level,
+        "timestamp": line.timestamp,
+        "truncated": line.truncated,
+        "code": line.code,
+    }
 
 
 def _decode_answer(answer: bytes) -> tuple[bytes, tuple[LogLine, ...]]:
