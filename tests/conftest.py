@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+import psutil
 import pytest
 
 from convex_backend.service.configuration import OPTIONS
@@ -14,23 +14,17 @@ from convex_backend.service.configuration import OPTIONS
 _REAP_SECONDS = 5.0
 
 
-def _children() -> set[int]:
-    """Process ids of the direct children of this process; an empty set where the kernel does not tell (macOS)."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").glob("*/children"):
+def _children() -> dict[int, str]:
+    """Process id and command of each child of this process that has not ended."""
+    found = {}
+    for child in psutil.Process().children():
         try:
-            found.update(int(pid) for pid in task.read_text().split())
-        except OSError:
-            # The thread has just ended.
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found[child.pid] = " ".join(child.cmdline())
+        except psutil.NoSuchProcess:
+            # It has ended just now.
             continue
     return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return "?"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,9 +33,9 @@ def _no_children_left() -> Iterator[None]:
     before = _children()
     yield
     deadline = time.monotonic() + _REAP_SECONDS
-    while left := {pid for pid in _children() - before if _command(pid)}:
+    while left := {pid: command for pid, command in _children().items() if pid not in before}:
         if time.monotonic() > deadline:
-            pytest.fail("child processes left: " + "; ".join(f"{pid} {_command(pid)}" for pid in sorted(left)))
+            pytest.fail("child processes left: " + "; ".join(f"{pid} {command}" for pid, command in left.items()))
         time.sleep(0.05)
 
 
