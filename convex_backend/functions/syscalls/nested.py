@@ -124,7 +124,7 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         raise unavailable("Snapshot queries are")
     call = "runMutation" if udf_type == "mutation" else "runQuery"
     address = await resolve_address(context, tree, call)
-    if context.depth + 1 >= MAX_NESTED_DEPTH:
+    if context.depth >= MAX_NESTED_DEPTH:
         raise BadRequest("CallDepthExceeded", DEPTH_TEXT)
     services = context.tree.services
     function = await services.directory.resolve(context.transaction, address.component, address.path)
