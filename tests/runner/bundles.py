@@ -35,7 +35,9 @@ def node_modules() -> Path:
     with (home / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / ".complete").exists():
-            (home / "package.json").write_text(json.dumps({"private": True, "dependencies": {"convex": CONVEX_VERSION}}))
+            (home / "package.json").write_text(
+                json.dumps({"private": True, "dependencies": {"convex": CONVEX_VERSION}})
+            )
             done = subprocess.run(
                 [NODE, NPM, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional", "--omit=peer"],
                 cwd=home,

@@ -1158,10 +1158,10 @@
   }
 
   /** Default exports without a name of their own are called "default". */
-  const nameDefault = (exported) => {
+  const nameDefault = (exported, local) => {
     if (typeof exported === "function") {
       const own = guarded(() => Object.getOwnPropertyDescriptor(exported, "name"));
-      if (own !== undefined && own.configurable && own.value === "$dd") defineProperty(exported, "name", { __proto__: null, value: "default", configurable: true });
+      if (own !== undefined && own.configurable && own.value === local) defineProperty(exported, "name", { __proto__: null, value: "default", configurable: true });
     }
     return exported;
   };

@@ -250,7 +250,9 @@ export class ModuleStore {
         const values = mine.map(([, target]) => `,(${read(target)})()`).join("");
         run.push(`${wait}${common}${values});`);
       }
-      if (shape.locals.some((one) => one.local === "$dd")) run.push(`nameDefault(${m}.thunks.default());`);
+      if (shape.locals.some((one) => one.local === shape.defaultName)) {
+        run.push(`nameDefault(${m}.thunks.default(),${JSON.stringify(shape.defaultName)});`);
+      }
       modules.push({ path, name: ORIGIN + path, hash, script: this.#script(hash, path, live), map: this.map(hash) });
     }
     const text = `(${awaits ? "async " : ""}(record,factories,nameDefault)=>{"use strict";\n${[...lines, ...begin, ...run].join("\n")}\n})`;

@@ -1,13 +1,13 @@
 // An ES module's text as a classic script that evaluates to one function, with every line and column of the body where it was (F3).
 //
-// plain form: (function(){"use strict";return($x,DYNAMIC,META,…import locals)=>{$x({…});BODY⏎}})()
+// plain form: (function(){"use strict";return(REGISTER,DYNAMIC,META,…import locals)=>{REGISTER({…});BODY⏎}})()
 //   Imported bindings are parameters, read once. Right when the exporting module has been evaluated and never assigns that binding again.
-// live form:  (function*($x,DYNAMIC,META,$s){with($s)yield*(function*(){"use strict";$x({…});yield;BODY⏎})()})
-//   For import cycles and reassigned exports: `$s` has a getter for each import local; the generator stops once, after its functions
+// live form:  (function*(REGISTER,DYNAMIC,META,SCOPE){with(SCOPE)yield*(function*(){"use strict";REGISTER({…});yield;BODY⏎})()})
+//   For import cycles and reassigned exports: SCOPE has a getter for each import local; the generator stops once, after its functions
 //   are hoisted and before its body runs, as linking does before evaluation.
 // With top-level await the plain form is an async arrow and the live form an async generator.
 //
-// $x receives {exportName: () => local}. Both forms keep columns because import and export syntax is replaced by blanks of the same width and the
+// REGISTER receives {exportName: () => local}. Both forms keep columns because import and export syntax is replaced by blanks of the same width and the
 // header goes before column 0 (`columnOffset`).
 import { parse } from "acorn";
 
@@ -26,6 +26,9 @@ export class ModuleSyntaxError extends Error {}
  * @property {string} body the blanked text
  * @property {string} dynamicName
  * @property {string} metaName
+ * @property {string} registerName
+ * @property {string} scopeName
+ * @property {string} defaultName local name of an anonymous default export
  * @property {Set<string>} assigned identifiers that are assigned after their declaration, by name only
  */
 
@@ -64,6 +67,13 @@ function unusedName(source, width, first) {
 const exportName = (node) => (node.type === "Literal" ? String(node.value) : node.name);
 const key = (name) => (name === "__proto__" ? '["__proto__"]' : JSON.stringify(name));
 
+/** "<!--", and "-->" at the start of a line, are comments in a classic script and errors in a module. */
+function refuseHtmlComment(source, token) {
+  const opens = source.startsWith("<!--", token.start) && token.end === token.start + 1;
+  const closes = source.startsWith("-->", token.start) && token.end === token.start + 2 && /(^|[\n\r\u2028\u2029])\s*$/.test(source.slice(0, token.start));
+  if (opens || closes) throw new ModuleSyntaxError("HTML comments are not allowed in modules");
+}
+
 /** Everything below the top level: dynamic imports, import.meta, assigned names, top-level await. */
 function walk(root, visit) {
   const stack = [[root, 0]];
@@ -89,19 +99,12 @@ function walk(root, visit) {
  */
 export function readModule(source) {
   let program;
-  const arrows = []; // "<!--" and "-->" as operators: comments in a classic script
   try {
     program = parse(source, {
       ecmaVersion: "latest",
       sourceType: "module",
       allowHashBang: true,
-      onToken:
-        source.includes("<!--") || source.includes("-->")
-          ? (token) => {
-              if (source.startsWith("<!--", token.start) && token.end === token.start + 1) arrows.push(token.start + 1);
-              if (source.startsWith("-->", token.start) && token.end === token.start + 2) arrows.push(token.end);
-            }
-          : undefined,
+      onToken: source.includes("<!--") || source.includes("-->") ? (token) => refuseHtmlComment(source, token) : undefined,
     });
   } catch (error) {
     throw new ModuleSyntaxError(error.message.replace(/ \(\d+:\d+\)$/, ""));
@@ -111,9 +114,9 @@ export function readModule(source) {
     const text = source.slice(start, end).replace(/[^\n\r\u2028\u2029]/g, " ");
     edits.push([start, end, `;${text.slice(1)}`]);
   };
-  for (const at of arrows) edits.push([at, at, " "]);
   if (source.startsWith("#!")) edits.push([0, 2, "//"]);
 
+  const defaultName = unusedName(source, 3, "$d");
   const shape = { imports: [], reexports: [], stars: [], locals: [], requests: [], dynamic: [], awaits: false, assigned: new Set() };
   const declared = [];
   const request = (node) => {
@@ -165,23 +168,25 @@ export function readModule(source) {
           blank(node.start, declaration.start);
           break;
         }
-        declared.push({ exported: "default", local: "$dd" });
+        declared.push({ exported: "default", local: defaultName });
         // A hoisted function stays a declaration; anything else becomes a constant. "export default" is wide enough for both.
         const gap = source.slice(node.start, declaration.start);
         if (declaration.type === "FunctionDeclaration") {
           blank(node.start, declaration.start);
           const open = source.indexOf("(", declaration.start);
           const head = source.slice(declaration.start, open);
-          const named = `${head.trimEnd()} $dd`;
+          const named = `${head.trimEnd()} ${defaultName}`;
           edits.push([declaration.start, open, named]);
         } else {
-          edits.push([node.start, declaration.start, `const $dd =${gap.slice(11).replace(/[^\n\r\u2028\u2029]/g, " ")}`]);
+          edits.push([node.start, declaration.start, `const ${defaultName} =${gap.slice(11).replace(/[^\n\r\u2028\u2029]/g, " ")}`]);
         }
         break;
       }
     }
   }
 
+  const registerName = unusedName(source, 3, "$x");
+  const scopeName = unusedName(source, 3, "$s");
   const dynamicName = unusedName(source, 6, "$i");
   const metaName = unusedName(source, 6, "$m");
   walk(program, (node, depth) => {
@@ -225,19 +230,19 @@ export function readModule(source) {
     body += source.slice(at, start) + text;
     at = end;
   }
-  return { ...shape, body: body + source.slice(at), dynamicName, metaName };
+  return { ...shape, body: body + source.slice(at), dynamicName, metaName, registerName, scopeName, defaultName };
 }
 
 function register(shape) {
   // An export of an import is resolved by the linker; only own bindings have thunks.
   const imported = new Set(shape.imports.map((one) => one.local));
   const own = shape.locals.filter((one) => !imported.has(one.local));
-  return `$x({__proto__:null,${own.map((one) => `${key(one.exported)}:()=>${one.local}`).join(",")}});`;
+  return `${shape.registerName}({__proto__:null,${own.map((one) => `${key(one.exported)}:()=>${one.local}`).join(",")}});`;
 }
 
 /** @returns {{text: string, columnOffset: number}} of the plain form */
 export function plainScript(shape) {
-  const parameters = ["$x", shape.dynamicName, shape.metaName, ...shape.imports.map((one) => one.local)].join(",");
+  const parameters = [shape.registerName, shape.dynamicName, shape.metaName, ...shape.imports.map((one) => one.local)].join(",");
   const header = `(function(){"use strict";return ${shape.awaits ? "async" : ""}(${parameters})=>{${register(shape)}`;
   return { text: `${header}${shape.body}\n}})()`, columnOffset: -header.length };
 }
@@ -245,6 +250,6 @@ export function plainScript(shape) {
 /** @returns {{text: string, columnOffset: number}} of the live form */
 export function liveScript(shape) {
   const star = shape.awaits ? "async function*" : "function*";
-  const header = `(${star}($x,${shape.dynamicName},${shape.metaName},$s){with($s)yield*(${star}(){"use strict";${register(shape)}yield;`;
+  const header = `(${star}(${shape.registerName},${shape.dynamicName},${shape.metaName},${shape.scopeName}){with(${shape.scopeName})yield*(${star}(){"use strict";${register(shape)}yield;`;
   return { text: `${header}${shape.body}\n})()})`, columnOffset: -header.length };
 }
