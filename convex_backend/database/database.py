@@ -16,8 +16,10 @@ from convex_backend.database.backfill import IndexBackfill
 from convex_backend.database.bootstrap import bootstrap
 from convex_backend.database.catalog import CatalogManager
 from convex_backend.database.committer import CommitEvent, CommitRequest, Committer
+from convex_backend.database.index_cleanup import DroppedIndexCleanup
 from convex_backend.database.lanes import LaneTicket
 from convex_backend.database.reads import ReadToken
+from convex_backend.database.retention import RetentionLoop, RetentionSettings
 from convex_backend.database.subscriptions import Subscription, SubscriptionManager
 from convex_backend.database.system_tables import CATALOG_TABLETS, SYSTEM_TABLETS
 from convex_backend.database.transaction import Transaction
@@ -47,9 +49,10 @@ class Database:
     :param random_bytes: source of document ids, ``os.urandom`` or a test's own.
     :param registry: where the metrics go.
     :param fatal: called once with a line for the operator when the store is lost (A5).
+    :param retention: what is kept; by default two days of history.
 
     :ivar committer: valid after :meth:`start`. :ivar subscriptions: likewise. :ivar catalogs: catalogs by timestamp.
-    :ivar backfill: the builder of new indexes; runs from :meth:`start` on.
+    :ivar backfill: the builder of new indexes; runs from :meth:`start` on. :ivar retention: prunes history (A11); pins are made there.
     """
 
     _log = Logger()
@@ -58,6 +61,7 @@ class Database:
     subscriptions: SubscriptionManager
     catalogs: CatalogManager
     backfill: IndexBackfill
+    retention: RetentionLoop
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Database:
         registry: CollectorRegistry,
         *,
         fatal: Callable[[str], None] = _only_refuse,
+        retention: RetentionSettings | None = None,
     ) -> None:
         self.persistence = persistence
         self.reactor = reactor
@@ -75,6 +80,7 @@ class Database:
         self.random_bytes = random_bytes
         self._registry = registry
         self._fatal = fatal
+        self._retention_settings = retention
         self._next_metadata_id = 0
 
     # -- life ---------------------------------------------------------------------------------------
@@ -110,10 +116,18 @@ class Database:
         transaction.close()
         self.backfill = IndexBackfill(self)
         self.backfill.start()
+        self.retention = RetentionLoop(
+            self.persistence, self.committer, self.clock, self.reactor, self._registry, self._retention_settings
+        )
+        self.retention.start()
+        self._cleanup = DroppedIndexCleanup(self)
+        self._cleanup.start()
 
     async def drain(self) -> None:
         """Stop background work, refuse new commits, and return when the queued ones have ended. The file stays open for reads."""
         await self.backfill.stop()
+        await self._cleanup.stop()
+        await self.retention.stop()
         await self.committer.stop()
 
     async def stop(self) -> None:
@@ -135,7 +149,7 @@ class Database:
         """Begin a transaction; end it with :meth:`commit` or ``close()``.
 
         :param kind: ``query`` (reads at ``durable_ts``, or at *ts*), ``mutation`` (snapshot at its first operation) or ``system`` (a mutation
-            of our own, without schema-independent limits).
+            of our own, without limits).
         :param ts: of a query only; not above ``durable_ts``.
         :param ticket: a mutation's place among the lanes, kept across its re-runs.
         :param writer: path of the function, for the conflict text of others.

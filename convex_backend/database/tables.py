@@ -101,4 +101,11 @@ async def set_index_state(
 async def remove_index(transaction: Transaction, index: IndexInfo) -> None:
     """Drop an index. Its entries are deleted later, when no retained snapshot can ask for them."""
     await transaction.system.delete(INDEX.name, index.row_id)
-    await transaction.system.insert(BACKEND_STATE.name, {"key": f"{DROPPED_INDEX_PREFIX}{index.id}", "index": index.id})
+    await transaction.system.insert(
+        BACKEND_STATE.name,
+        {
+            "key": f"{DROPPED_INDEX_PREFIX}{index.id}",
+            "index": index.id,
+            "dropped_ms": float(transaction.begin_time_ms),
+        },
+    )

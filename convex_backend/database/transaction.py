@@ -236,8 +236,11 @@ class Transaction:
         """What follows depends on this table being what its name and its number mean."""
         if table not in self._noted:
             self._noted.add(table)
-            self.add_system_point(*table.name_point)
-            self.add_system_point(*table.number_point)
+            reads = self.reads
+            before = reads.interval_count
+            reads.add_point(*table.name_point)
+            reads.add_point(*table.number_point)
+            self._free_reads += reads.interval_count - before
 
     def note_index(self, table: TableInfo, name: str, index: IndexInfo | None) -> None:
         """What follows depends on which index *name* means."""
@@ -254,8 +257,11 @@ class Transaction:
         if table not in self._written:
             self._written.add(table)
             self.note_table(table)
-            self.add_system_interval(*table.indexes_interval)
-            self.add_system_interval(*schemas_interval(table.component))
+            reads = self.reads
+            before = reads.interval_count
+            reads.add_interval(*table.indexes_interval)
+            reads.add_interval(*schemas_interval(table.component))
+            self._free_reads += reads.interval_count - before
 
     async def table_of_query(self, name: str) -> TableInfo | None:
         """The table that a query of *name* reads; ``None`` (which reads as empty) when there is none."""

@@ -1,0 +1,94 @@
+"""Deleting the entries of dropped indexes, once no retained snapshot can ask for them.
+
+A dropped index leaves a row in ``_backend_state`` (``tables.remove_index``). Its entries stay until the retention watermark has
+passed the drop, because a read at an older timestamp still knows the index; then they go in bounded steps, and the row last, so a restart
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from convex_backend.database.system_tables import BACKEND_STATE
+from convex_backend.database.tables import DROPPED_INDEX_PREFIX
+from convex_backend.deferreds import InFlight, from_coroutine
+from convex_backend.errors import ConvexError
+
+if TYPE_CHECKING:
+    from convex_backend.database.database import Database
+
+STEP_ENTRIES: Final = 500
+_INTERVAL_SECONDS: Final = 60.0
+#: The drop commits a little after the time that its row tells.
+_MARGIN_NS: Final = 3600 * 10**9
+
+
+class DroppedIndexCleanup:
+    """The loop. Owned by the database."""
+
+    _log = Logger()
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._work = InFlight()
+        self._stopping = False
+        self._loop = LoopingCall(self._turn)
+        self._loop.clock = database.reactor
+
+    def start(self) -> None:
+        """Begin; the first turn comes after one interval."""
+        self._loop.start(_INTERVAL_SECONDS, now=False)
+
+    async def stop(self) -> None:
+        """Stop, and return when the step under way has ended."""
+        self._stopping = True
+        if self._loop.running:
+            self._loop.stop()
+        await self._work.idle()
+
+    def _turn(self) -> Deferred[None]:
+        return from_coroutine(self._guarded_turn())
+
+    async def _guarded_turn(self) -> None:
+        with self._work:
+            try:
+                await self.run_once()
+            except ConvexError as error:
+                self._log.warn("dropped indexes could not be cleaned: {error}", error=error)
+            except Exception:  # noqa: BLE001 - the next turn tries again
+                self._log.failure("cleaning dropped indexes failed")
+
+    async def run_once(self) -> None:
+        """Delete what is due."""
+        database = self._database
+        transaction = database.begin("query")
+        try:
+            rows = await transaction.system.scan(BACKEND_STATE.name, "by_key")
+        finally:
+            transaction.close()
+        for row_id, row in rows:
+            if row["key"].startswith(DROPPED_INDEX_PREFIX) and self._due(row):
+                await self._delete(row_id, row["index"])
+
+    def _due(self, row: dict[str, Any]) -> bool:
+        dropped_ns = int(row["dropped_ms"]) * 1_000_000
+        return bool(dropped_ns + _MARGIN_NS < self._database.retention.watermark_ts)
+
+    async def _delete(self, row_id: bytes, index: int) -> None:
+        while True:
+            if self._stopping:
+                return
+            deleted = await self._database.persistence.delete_index(index, STEP_ENTRIES)
+            if deleted < STEP_ENTRIES:
+                break
+        transaction = self._database.begin("system", writer="index cleanup")
+        try:
+            await transaction.system.delete(BACKEND_STATE.name, row_id)
+            await self._database.commit(transaction)
+        finally:
+            transaction.close()
+        self._log.info("deleted the entries of dropped index {index}", index=index)
