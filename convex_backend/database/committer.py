@@ -33,7 +33,7 @@ from convex_backend.database.timestamps import next_timestamp
 from convex_backend.database.write_log import CommitEvent, ConflictInfo, DocumentChange, WriteLog, written_keys
 from convex_backend.deferreds import Waiters, from_coroutine, run_detached
 from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault, StorageFailed
-from convex_backend.interfaces import Commit, DocumentWrite, IndexWrite, LedgerEntry
+from convex_backend.interfaces import Commit, DocumentWrite, IndexWrite, IPersistence, LedgerEntry
 
 __all__ = ["CommitEvent", "CommitRequest", "Committer", "CommitterLimits", "ConflictInfo", "DocumentChange"]
 
@@ -135,7 +135,7 @@ class Committer:
 
     def __init__(
         self,
-        persistence: Any,
+        persistence: IPersistence,
         clock: Clock,
         reactor: IReactorTime,
         registry: CollectorRegistry,

@@ -19,6 +19,7 @@ from convex_backend.database.reads import ReadSet
 from convex_backend.database.timestamps import NANOSECONDS_PER_MILLISECOND, seconds_to_ns
 from convex_backend.deferreds import InFlight, from_coroutine
 from convex_backend.errors import ConvexError
+from convex_backend.interfaces import IPersistence
 
 _WATERMARK = "retention_watermark"
 DAY_SECONDS = 86_400.0
@@ -71,7 +72,7 @@ class RetentionLoop:
 
     def __init__(
         self,
-        persistence: Any,
+        persistence: IPersistence,
         committer: Committer,
         clock: Clock,
         reactor: IReactorTime,

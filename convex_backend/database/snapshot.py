@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Any
 
 from convex_backend.database.overlay import IndexOverlay, Overlay
 from convex_backend.database.timestamps import seconds_to_ns
 from convex_backend.database.write_log import CommitEvent
 from convex_backend.errors import OutOfRetention, Rerun
-from convex_backend.interfaces import Row
+from convex_backend.interfaces import IPersistence, Row
 
 _SPARE_ROWS = 32
 DEFAULT_MAX_PINNED_SECONDS = 10.0
@@ -220,7 +219,7 @@ class SnapshotManager:
 
     def __init__(
         self,
-        persistence: Any,
+        persistence: IPersistence,
         overlay: Overlay,
         *,
         max_pinned_seconds: float = DEFAULT_MAX_PINNED_SECONDS,

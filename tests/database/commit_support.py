@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from random import Random
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from convex_backend.database.committer import Committer, CommitRequest, CommitterLimits, DocumentChange
+from convex_backend.database.committer import CommitRequest, Committer, CommitterLimits, DocumentChange
 from convex_backend.database.reads import ReadSet
 from convex_backend.deferreds import from_coroutine
 from convex_backend.interfaces import Commit
@@ -76,9 +77,19 @@ def reads_of(*points: tuple[int, bytes], intervals: Sequence[tuple[int, bytes, b
 
 
 class Stack:
-    """A running committer, its store and its clocks. With ``hold`` each group waits for :meth:`finish_write`."""
+    """A running committer, its store and its clocks. With ``hold`` each group waits for :meth:`finish_write`.
 
-    def __init__(self, *, hold: bool = False, limits: CommitterLimits | None = None, **options: Any) -> None:
+    :param ahead: decides for each held group whether it is in the file while it is held, unknown to the committer.
+    """
+
+    def __init__(
+        self,
+        *,
+        hold: bool = False,
+        ahead: Random | None = None,
+        limits: CommitterLimits | None = None,
+        **options: Any,
+    ) -> None:
         self.clock = Clock()
         self.registry = CollectorRegistry()
         self.persistence = MemoryPersistence()
@@ -93,13 +104,16 @@ class Stack:
             self.clock,
             self.registry,
             fatal=self.fatal.append,
-            name_document=lambda tablet, id: (f"t{tablet}", f"doc{int.from_bytes(id, 'big')}"),
+            name_document=lambda tablet, document: (f"t{tablet}", f"doc{int.from_bytes(document, 'big')}"),
             limits=limits,
             **options,
         )
         result_of(self.committer.start())
         self.hold = hold
+        self.ahead = ahead
+        self._hold_after = False
         self.persistence.before_write = self._before_write
+        self.persistence.after_write = self._after_write
 
     def now_ns(self) -> int:
         """Wall time that moves a little with each look."""
@@ -110,6 +124,13 @@ class Stack:
         self.groups.append([commit.ts for commit in commits])
         if not self.hold:
             return None
+        self._hold_after = self.ahead is not None and self.ahead.random() < 0.5
+        return None if self._hold_after else self._held(commits)
+
+    def _after_write(self, commits: Sequence[Commit]) -> Deferred[None] | None:
+        return self._held(commits) if self.hold and self._hold_after else None
+
+    def _held(self, commits: Sequence[Commit]) -> Deferred[None]:
         deferred: Deferred[None] = Deferred()
         self.held.append((list(commits), deferred))
         return deferred
@@ -119,10 +140,12 @@ class Stack:
         self.held.popleft()[1].callback(None)
 
     def fail_write(self, error: Exception | None = None) -> None:
-        """The group under way fails, nothing of it is in the file."""
+        """The group under way fails; unless it is ahead nothing of it is in the file."""
         self.held.popleft()[1].errback(error or OSError("disk on fire"))
 
-    def commit(self, *changes: DocumentChange, reads: ReadSet | None = None, ts: int | None = None, **more: Any) -> Outcome:
+    def commit(
+        self, *changes: DocumentChange, reads: ReadSet | None = None, ts: int | None = None, **more: Any
+    ) -> Outcome:
         """Begin a commit; reads are the written documents unless given."""
         if reads is None:
             reads = reads_of(*((-c.tablet, c.id) for c in changes))

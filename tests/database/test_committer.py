@@ -63,7 +63,9 @@ class GroupTests(SynchronousTestCase):
         heard: list[object] = []
         stack.committer.on_pending.append(lambda event: heard.append(("pending", event.writer)))
         stack.committer.on_durable.append(
-            lambda events: heard.append(("durable", [e.writer for e in events], stack.committer.durable_ts == events[-1].ts))
+            lambda events: heard.append(
+                ("durable", [e.writer for e in events], stack.committer.durable_ts == events[-1].ts)
+            )
         )
         first = stack.commit(change(1, b"1"), writer="a")
         first.deferred.addCallback(lambda _: heard.append("answer a"))
@@ -203,7 +205,12 @@ class ValidationTests(SynchronousTestCase):
 
     def test_old_and_new_index_keys_count(self) -> None:
         """A range is overtaken by a document that leaves it, enters it, or changes in place; not by one that moves elsewhere."""
-        for old_key, new_key, conflicts in ((b"b", b"x", True), (b"x", b"b", True), (b"b", b"b", True), (b"x", b"y", False)):
+        for old_key, new_key, conflicts in (
+            (b"b", b"x", True),
+            (b"x", b"b", True),
+            (b"b", b"b", True),
+            (b"x", b"y", False),
+        ):
             stack = Stack()
             first = stack.commit(change(1, b"1", keys=((INDEX, None, old_key),)))
             ts = stack.committer.pending_ts
@@ -278,7 +285,9 @@ class FailureTests(SynchronousTestCase):
         self.flushLoggedErrors(OSError)
         self.assertIsInstance(first.error, StorageFailed)
         self.assertIsInstance(second.error, StorageFailed)
-        self.assertEqual((stack.committer.pending_ts, stack.committer.durable_ts, floors), (durable, durable, [durable]))
+        self.assertEqual(
+            (stack.committer.pending_ts, stack.committer.durable_ts, floors), (durable, durable, [durable])
+        )
         self.assertIsNone(stack.committer.snapshots.open(durable).get_now(1, doc_id(1)))
         third = stack.commit(change(1, b"3"))
         stack.finish_write()

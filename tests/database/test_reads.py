@@ -16,7 +16,11 @@ def model_holds(spans: list[tuple[int, bytes, bytes | None]], index: int, key: b
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(intervals, max_size=12), st.lists(st.tuples(st.integers(1, 2), keys), max_size=4), st.lists(keys, max_size=20))
+@given(
+    st.lists(intervals, max_size=12),
+    st.lists(st.tuples(st.integers(1, 2), keys), max_size=4),
+    st.lists(keys, max_size=20),
+)
 def test_overlaps_is_membership(spans, points, probes) -> None:
     """A key overlaps exactly when it was read as a point or lies in one of the intervals; the frozen form agrees."""
     reads = ReadSet()

@@ -157,7 +157,7 @@ class World:
 
     def __init__(self, seed: int, programs: list[list[Step]], failures: bool) -> None:
         self.random = Random(seed)
-        self.stack = Stack(hold=True)
+        self.stack = Stack(hold=True, ahead=self.random)
         self.failures = failures
         self.ready: list[Deferred[None]] = []
         self.mutations = [Mutation(self, name, program) for name, program in enumerate(programs)]

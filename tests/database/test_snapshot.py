@@ -86,8 +86,8 @@ def test_every_snapshot_shows_its_moment(seed, steps) -> None:
     """Whatever commits, finishes, fails, opens and closes around it, a snapshot reads the state at its timestamp; one above a failed
     group raises ``Rerun``."""
     random = Random(seed)
-    stack = Stack(hold=True)
-    committer, model = stack.committer, None
+    stack = Stack(hold=True, ahead=random)
+    committer = stack.committer
     model = History(stack, random)
     snapshots: list[Snapshot] = []
     for step, bounds, reverse, limit in steps:
@@ -97,13 +97,13 @@ def test_every_snapshot_shows_its_moment(seed, steps) -> None:
             stack.finish_write()
         elif step == "f" and stack.held:
             stack.fail_write()
-            model.states = [state for state in model.states if state[0] <= committer.durable_ts]
+            model.states = [state for state in model.states if state[0] <= committer.pending_ts]
             for snapshot in snapshots:
-                if snapshot.ts > committer.durable_ts:
+                if snapshot.ts > committer.pending_ts:
                     with pytest.raises(Rerun):
                         snapshot.get_now(TABLET, doc_id(1))
                     snapshot.close()
-            snapshots = [s for s in snapshots if s.ts <= committer.durable_ts]
+            snapshots = [s for s in snapshots if s.ts <= committer.pending_ts]
         elif step == "o":
             snapshots.append(committer.snapshots.open(random.choice([committer.pending_ts, committer.durable_ts])))
         elif step == "u" and len(model.states) > 1:

@@ -154,7 +154,12 @@ tokens = st.builds(
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("scwu"), tokens, st.sets(keys, min_size=1, max_size=2), st.integers(0, 5)), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("scwu"), tokens, st.sets(keys, min_size=1, max_size=2), st.integers(0, 5)),
+        max_size=30,
+    )
+)
 def test_every_subscriber_hears_of_the_first_commit_that_touches_it(steps) -> None:
     """Whenever it subscribes, with reads of whatever durable moment: it hears exactly the first durable commit after its read that touches
     its read set."""
