@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from convex_backend.database.counters import Counters
 from convex_backend.database.query.cursor import Seal, Unseal
 from convex_backend.errors import BadRequest, ConvexError
 from convex_backend.functions.directory import Environment, FunctionDirectory, ResolvedFunction
@@ -45,9 +46,11 @@ class Documents(Protocol):
     """A ``database.transaction.Transaction``, as far as syscalls use it; all texts of section 2.3 are its own.
 
     :ivar component: the component whose tables names mean.
+    :ivar counters: what the call tree has used.
     """
 
     component: int
+    counters: Counters
 
     async def get(self, id: str, table: str | None, is_system: bool) -> bytes | None:
         """A document's JSON text."""
@@ -291,7 +294,7 @@ class CallContext:
         if self.args_bytes > ARGUMENTS_WARNING.limit * WARN_SHARE:
             warning = ACTION_ARGUMENTS_WARNING if action else ARGUMENTS_WARNING
             found.append(warning.line(self.args_bytes, now))
-        if self.transaction is not None:
+        if self.transaction is not None and _near_a_limit(self.transaction.counters):
             metrics = self.transaction.metrics()
             found.extend(
                 row.line(metrics[row.metric]["used"], now)
@@ -303,6 +306,19 @@ class CallContext:
         if not action and outcome.error is None:
             found.append(time_warning(outcome.cpu_seconds, now))
         return [line for line in found if line is not None]
+
+
+def _near_a_limit(counters: Counters) -> bool:
+    """Whether a warning may be due; never misses one, and does not measure the documents read as the metrics do."""
+    return (
+        counters.documents_read > 25_600
+        or counters.bytes_read_bound > 13_421_772
+        or counters.database_queries > 3276
+        or counters.documents_written > 12_800
+        or counters.bytes_written > 13_421_772
+        or counters.functions_scheduled > 800
+        or counters.scheduled_bytes > 13_421_772
+    )
 
 
 class OpenQuery:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import attrs
 import orjson
+from prometheus_client import Counter
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -100,6 +101,7 @@ class RunnerPool:
         self._started = False
         self._stopping = False
         self._metrics = metrics
+        self._run_counters: dict[tuple[str, str], Counter] = {}
         self._running_gauge = metrics.running.labels(options.kind)
         self._waiting_gauge = metrics.waiting.labels(options.kind)
         self._resident_gauge = metrics.resident.labels(options.kind)
@@ -182,9 +184,16 @@ class RunnerPool:
     def _counted(self, spec: CallSpec, outcome: Outcome) -> Outcome:
         error = outcome.error
         result = "ok" if error is None else "system" if error.system else "error"
-        self._metrics.runs.labels(self._options.kind, spec.kind, result).inc()
+        self._count_run(spec.kind, result)
         self._cpu_counter.inc(outcome.cpu_seconds)
         return outcome
+
+    def _count_run(self, kind: str, result: str) -> None:
+        counter = self._run_counters.get((kind, result))
+        if counter is None:
+            counter = self._metrics.runs.labels(self._options.kind, kind, result)
+            self._run_counters[kind, result] = counter
+        counter.inc()
 
     async def _run_quarantined(self, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome:
         for _ in range(MAX_QUARANTINES):
@@ -496,7 +505,7 @@ class RunnerPool:
         if root.alive:
             root.slot.child.send(frames.CANCEL, root.id)
             self._end(root, abandon=True)
-            self._metrics.runs.labels(self._options.kind, root.spec.kind, "aborted").inc()
+            self._count_run(root.spec.kind, "aborted")
             root.done.errback(Failure(error))
 
     def _child_lost(self, slot: Slot, exit: ProcessExit) -> None:

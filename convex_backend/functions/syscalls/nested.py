@@ -106,6 +106,10 @@ def _args_text(tree: dict[str, Any]) -> bytes:
     return orjson.dumps(tree.get("args", {}))
 
 
+def _numbers(limits: dict[str, Any]) -> dict[str, float]:
+    return {name: limit for name, limit in limits.items() if type(limit) in (int, float) and limit >= 0}
+
+
 @syscall("1.0/runUdf", Q_M)
 async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     """Run a query or mutation inside this one's transaction."""
@@ -151,12 +155,16 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     assert context.link is not None
     documents = context.documents
     mark = documents.savepoint() if udf_type == "mutation" else None
-    component = documents.component
+    component, ceilings = documents.component, documents.counters.limits
     documents.component = function.component
+    limits = tree.get("transactionLimits")
+    if isinstance(limits, dict):
+        documents.counters.lower(_numbers(limits))
     try:
         outcome = await context.link.run_nested(spec, child)
     finally:
         documents.component = component
+        documents.counters.limits = ceilings
     if udf_type == "mutation":
         if outcome.error is None:
             documents.release(mark)
