@@ -164,7 +164,7 @@ class Database:
         *,
         extra_index_writes: tuple[IndexWrite, ...] = (),
     ) -> int:
-        """Validate and commit; closes the transaction once that is decided.
+        """Close the transaction, validate and commit.
 
         :param ledger: the mutation's answer to keep (A9), written in the same commit.
         :param extra_index_writes: of a backfill.
@@ -180,21 +180,20 @@ class Database:
             # The counter itself, not what this transaction took: commits may overtake each other, the counter never goes back.
             meta = ((_NEXT_ID_KEY, b"%d" % self._next_metadata_id),)
         snapshot_ts = transaction.snapshot_ts
-        try:
-            return await self.committer.commit(
-                CommitRequest(
-                    snapshot_ts=self.committer.pending_ts if snapshot_ts is None else snapshot_ts,
-                    reads=transaction.reads,
-                    changes=transaction.writes.changes(),
-                    ledger=ledger,
-                    writer=transaction.writer,
-                    extra_index_writes=extra_index_writes,
-                    meta=meta,
-                    lane=transaction.ticket,
-                )
+        # Before the wait: an open snapshot would keep the overlay's entries of its own group.
+        transaction.close()
+        return await self.committer.commit(
+            CommitRequest(
+                snapshot_ts=self.committer.pending_ts if snapshot_ts is None else snapshot_ts,
+                reads=transaction.reads,
+                changes=transaction.writes.changes(),
+                ledger=ledger,
+                writer=transaction.writer,
+                extra_index_writes=extra_index_writes,
+                meta=meta,
+                lane=transaction.ticket,
             )
-        finally:
-            transaction.close()
+        )
 
     def subscribe(self, token: ReadToken, since_ts: int, on_invalid: Callable[[int], None]) -> Subscription:
         """See :meth:`SubscriptionManager.subscribe`."""
