@@ -1,0 +1,1 @@
+"""The live socket: the sync protocol over WebSocket (``sync.md``)."""

@@ -1,0 +1,123 @@
+"""``/api/sync`` and ``/api/<version>/sync``: the HTTP side of the live socket (``sync.md`` section 1.1).
+
+A leaf resource. It reads the version from the raw request target, so it may be mounted at either address, and a doubled leading slash
+(an npm address that ends with one) does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import cast
+
+import orjson
+from autobahn.twisted.resource import WebSocketResource
+from prometheus_client import CollectorRegistry
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http import Request
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from zope.interface import implementer
+
+from convex_backend.errors import BadRequest, ConvexError, Overloaded
+from convex_backend.sync.clients import identify
+from convex_backend.sync.metrics import SyncMetrics
+from convex_backend.sync.protocol import MAX_MESSAGE_BYTES, SyncFactory
+from convex_backend.sync.worker import Application
+
+
+@implementer(IResource)
+class SyncResource:
+    """Upgrades a request to the sync protocol, or says in JSON why not.
+
+    :ivar factory: all open sockets; :meth:`SyncFactory.close_all` ends them.
+    """
+
+    isLeaf = True
+
+    def __init__(self, factory: SyncFactory) -> None:
+        self.factory = factory
+        self._upgrade = WebSocketResource(factory)
+
+    async def close_all(self, code: int = 1001, timeout_seconds: float = 3.0) -> None:
+        """See :meth:`SyncFactory.close_all`."""
+        await self.factory.close_all(code, timeout_seconds=timeout_seconds)
+
+    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
+        """A leaf has no children."""
+        return self
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """A leaf has no children."""
+        raise TypeError("the sync resource is a leaf")
+
+    def render(self, request: IRequest) -> bytes | int:
+        """See twisted.web: the body of an error, or ``NOT_DONE_YET``."""
+        http = cast(Request, request)
+        try:
+            self._check(http)
+        except ConvexError as error:
+            return _refuse(http, error)
+        return cast(int, self._upgrade.render(http))
+
+    def _check(self, request: Request) -> None:
+        """:raises ConvexError: why the request cannot become a socket."""
+        if request.method != b"GET":
+            raise BadRequest("MethodNotGet", "Request method must be `GET`")
+        if b"upgrade" not in _tokens(request, b"connection"):
+            raise BadRequest("InvalidConnectionHeader", "Connection header did not include 'upgrade'")
+        if b"websocket" not in _tokens(request, b"upgrade"):
+            raise BadRequest("InvalidUpgradeHeader", "`Upgrade` header did not include 'websocket'")
+        if _tokens(request, b"sec-websocket-version") != [b"13"]:
+            raise BadRequest("InvalidWebSocketVersionHeader", "`Sec-WebSocket-Version` header did not include '13'")
+        if not request.getHeader(b"sec-websocket-key"):
+            raise BadRequest("WebSocketKeyHeaderMissing", "`Sec-WebSocket-Key` header missing")
+        header = request.getHeader(b"convex-client")
+        identify(request.uri.decode("latin-1"), None if header is None else header.decode("latin-1"))
+        if self.factory.closing:
+            raise Overloaded("ServerStopping", "The server is stopping. Try again later.")
+
+
+def _tokens(request: Request, name: bytes) -> list[bytes]:
+    """The comma-separated values of a header, in lower case."""
+    values = request.requestHeaders.getRawHeaders(name) or []
+    return [token.strip().lower() for value in values for token in value.split(b",")]
+
+
+def _refuse(request: Request, error: ConvexError) -> bytes:
+    request.setResponseCode(503 if isinstance(error, Overloaded) else 400)
+    request.setHeader(b"content-type", b"application/json")
+    if error.code == "ClientVersionUnsupported":
+        request.setHeader(b"x-convex-deprecation-state", b"Unsupported")
+        request.setHeader(b"x-convex-deprecation-message", error.message.encode("latin-1", "replace"))
+    return orjson.dumps({"code": error.code, "message": error.message})
+
+
+def make_sync_resource(
+    application: Application,
+    reactor: IReactorTime,
+    registry: CollectorRegistry,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    compression: bool = False,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> SyncResource:
+    """The resource for both addresses; the service layer hands it to ``web/``.
+
+    :param registry: where the metrics of this room are registered.
+    :param now_ns: wall clock.
+    :param compression: accept ``permessage-deflate`` from clients that offer it.
+    :param max_message_bytes: a client that sends a longer message is closed with 1009.
+    """
+    factory = SyncFactory(
+        application,
+        reactor,
+        SyncMetrics(registry),
+        now_ns=now_ns,
+        random_bytes=random_bytes,
+        compression=compression,
+        max_message_bytes=max_message_bytes,
+    )
+    return SyncResource(factory)

@@ -1,0 +1,353 @@
+"""The Autobahn side of the live socket: frames, keep-alive, limits, backpressure, close codes.
+
+Backpressure. On a plain TCP transport the protocol is a *pull* producer: the transport calls ``resumeProducing`` each time all that was
+written has gone to the kernel, so the number of unsent Transitions is known exactly. TLS transports would poll a pull producer in a
+loop; there it is a *push* producer, which is paused once 64 KiB wait.
+
+Source: ``sync.md`` sections 1.2 to 1.6 and 8.2; house rules on WebSockets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import txaio
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from autobahn.websocket.types import ConnectionRequest
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from convex_backend.deferreds import Waiters, run_detached
+from convex_backend.sync import closing, messages
+from convex_backend.sync.clients import Client, identify
+from convex_backend.sync.closing import Close
+from convex_backend.sync.metrics import SyncMetrics
+from convex_backend.sync.worker import Application, Peer, SyncWorker
+
+#: Seconds (``sync.md`` section 1.3).
+PING_SECONDS: Final = 5
+APPLICATION_PING_SECONDS: Final = 15.0
+SILENCE_SECONDS: Final = 120.0
+HANDSHAKE_SECONDS: Final = 10.0
+#: Largest message from a client, as of the official server; and the largest frame sent.
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+FRAME_BYTES: Final = 1024 * 1024
+#: Transitions that may wait unsent, and bytes beyond which no new work is taken.
+MAX_UNSENT_TRANSITIONS: Final = 2
+CONGESTED_BYTES: Final = 1024 * 1024
+
+_TEXT_FRAME: Final = 0x81
+_SHORT_HEADS: Final = tuple(bytes((_TEXT_FRAME, length)) for length in range(126))
+_pack_medium: Final = struct.Struct("!BBH").pack
+_pack_long: Final = struct.Struct("!BBQ").pack
+
+
+@implementer(IPushProducer)
+class SyncProtocol(WebSocketServerProtocol):
+    """One socket. An :class:`~convex_backend.sync.worker.Outlet` for its worker."""
+
+    _log = Logger()
+
+    factory: SyncFactory
+    # A TCP or TLS transport; no one interface names all that is used of it.
+    transport: Any
+    maxMessagePayloadSize: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.worker: SyncWorker | None = None
+        self._peer_info = Peer(Client())
+        self._counted = False
+        self._transport_paused = False
+        self._unsent_transitions = 0
+        self._unsent_bytes = 0
+        self._heard = True
+        self._heard_at = 0.0
+        self._spoke = True
+        self._spoke_at = 0.0
+        self._reading = True
+
+    # -- Autobahn's callbacks -----------------------------------------------------------------------------------------
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """The handshake's request; :class:`~convex_backend.sync.endpoint.SyncResource` has checked it."""
+        headers: dict[str, str] = request.headers
+        client = identify(self.http_request_uri, headers.get("convex-client"))
+        address = self.transport.getPeer()
+        self._peer_info = Peer(client, getattr(address, "host", None), headers.get("user-agent"))
+
+    def onOpen(self) -> None:
+        """The handshake is done. Nothing is sent but a ping (``sync.md`` section 1.5)."""
+        try:
+            self._open()
+        except Exception:  # noqa: BLE001 - Autobahn would swallow it and leave the socket open
+            self._log.failure("a sync socket could not be opened")
+            self.end(closing.INTERNAL)
+
+    def _open(self) -> None:
+        self._heard_at = self._spoke_at = self.factory.clock.seconds()
+        self.worker = self.factory.make_worker(self, self._peer_info)
+        # The HTTP channel is still registered.
+        self.transport.unregisterProducer()
+        self._counted = isinstance(self.transport, FileDescriptor) and not getattr(self.transport, "TLS", False)
+        self.transport.registerProducer(self, not self._counted)
+        self.sendPing()
+        self.factory.opened(self)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """One message; an exception here would drop TCP without a close frame, so the worker raises none."""
+        if self.worker is None:
+            return
+        if isBinary:
+            self.worker.end(closing.INTERNAL)
+        else:
+            self.worker.received(payload)
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer, unless so much waits unsent that a peer which only writes would fill our memory."""
+        if not self.congested:
+            self._unsent_bytes += len(payload) + 2
+            super().onPing(payload)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        """The connection is gone; also called for a handshake that failed."""
+        if self.worker is not None:
+            self.worker.closed()
+            self.worker = None
+            self.factory.gone(self)
+            self._log.debug("sync socket closed: {code} {reason}", code=code, reason=reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the peer: it is alive."""
+        self._heard = True
+        super().dataReceived(data)
+
+    # -- Outlet -------------------------------------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> bool:
+        """See ``Outlet``."""
+        return self._transport_paused or self._unsent_transitions >= MAX_UNSENT_TRANSITIONS
+
+    @property
+    def congested(self) -> bool:
+        """See ``Outlet``."""
+        return self._transport_paused or self._unsent_bytes >= CONGESTED_BYTES
+
+    def send(self, message: bytes) -> None:
+        """See ``Outlet``. Whole frames are written past Autobahn's layers, which cost more than the rest of a broadcast."""
+        if self.state != self.STATE_OPEN:
+            return
+        self._spoke = True
+        length = len(message)
+        if self._counted:
+            self._unsent_bytes += length
+        if length > FRAME_BYTES or self._perMessageCompress is not None:
+            self._send_long(message)
+        elif length < 126:
+            self.transport.write(_SHORT_HEADS[length] + message)
+        elif length < 65536:
+            self.transport.write(_pack_medium(_TEXT_FRAME, 126, length) + message)
+        else:
+            self.transport.writeSequence((_pack_long(_TEXT_FRAME, 127, length), message))
+
+    def _send_long(self, message: bytes) -> None:
+        # Autobahn's limit holds in both directions, ours for the inbound one only.
+        limit, self.maxMessagePayloadSize = self.maxMessagePayloadSize, 0
+        try:
+            self.sendMessage(message)  # type: ignore[no-untyped-call]
+        finally:
+            self.maxMessagePayloadSize = limit
+
+    def send_transition(self, message: bytes) -> None:
+        """See ``Outlet``."""
+        if self._counted:
+            self._unsent_transitions += 1
+        self.send(message)
+
+    def end(self, close: Close) -> None:
+        """See ``Outlet``. Autobahn's ``sendClose`` refuses most of the codes."""
+        if self.state != self.STATE_OPEN:
+            return
+        if close.message is not None:
+            self.send(close.message)
+        self.factory.metrics.closed_by_server(close.code)
+        self.sendCloseFrame(code=close.code, reasonUtf8=close.reason_bytes or None)
+
+    def pause_reading(self) -> None:
+        """See ``Outlet``."""
+        self._reading = False
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """See ``Outlet``."""
+        self._reading = True
+        self.transport.resumeProducing()
+
+    # -- IPushProducer ------------------------------------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full (push mode)."""
+        self._transport_paused = True
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        self._transport_paused = False
+        self._unsent_transitions = self._unsent_bytes = 0
+        if self.worker is not None:
+            self.worker.writable()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; ``onClose`` follows."""
+
+    # -- keep-alive ---------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, ping: bool) -> None:
+        """About once a second.
+
+        :param ping: it is this connection's turn for a ping frame.
+        """
+        if self._heard or not self._reading:
+            self._heard = False
+            self._heard_at = now
+        if self._spoke:
+            self._spoke = False
+            self._spoke_at = now
+        worker = self.worker
+        if worker is None or worker.ended:
+            return
+        if now - self._heard_at >= SILENCE_SECONDS:
+            worker.end(closing.SILENT_PEER)
+            return
+        worker.tick(now)
+        if ping:
+            self.sendPing()
+        if now - self._spoke_at >= APPLICATION_PING_SECONDS:
+            self.send(messages.PING)
+
+
+class SyncFactory(WebSocketServerFactory):
+    """All sockets of the server: their keep-alive and their end.
+
+    :param reactor: timers.
+    :param now_ns: wall clock.
+    :param compression: accept ``permessage-deflate``; it costs a zlib state for each socket (E1).
+    """
+
+    protocol = SyncProtocol  # type: ignore[assignment]
+    _log = Logger()
+
+    def __init__(
+        self,
+        application: Application,
+        reactor: IReactorTime,
+        metrics: SyncMetrics,
+        *,
+        now_ns: Callable[[], int],
+        random_bytes: Callable[[int], bytes],
+        compression: bool = False,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        # Autobahn's timers come from here, not from the factory's reactor.
+        txaio.config.loop = reactor  # type: ignore[attr-defined]
+        super().__init__(reactor=reactor, server="")  # type: ignore[no-untyped-call]
+        self.setProtocolOptions(  # type: ignore[no-untyped-call]
+            versions=[13],
+            webStatus=False,
+            failByDrop=False,
+            echoCloseCodeReason=True,
+            openHandshakeTimeout=HANDSHAKE_SECONDS,
+            closeHandshakeTimeout=HANDSHAKE_SECONDS,
+            autoFragmentSize=FRAME_BYTES,
+            maxMessagePayloadSize=max_message_bytes,
+            tcpNoDelay=True,
+            perMessageCompressionAccept=_accept_deflate if compression else _decline,
+        )
+        self.metrics = metrics
+        self.clock = reactor
+        self.closing = False
+        self.connections: set[SyncProtocol] = set()
+        self._application = application
+        self._now_ns = now_ns
+        self._random_bytes = random_bytes
+        self._gone: Waiters[None] = Waiters()
+        self._ticks = 0
+        self._heartbeat = LoopingCall(self._tick)
+        self._heartbeat.clock = reactor
+
+    def make_worker(self, protocol: SyncProtocol, peer: Peer) -> SyncWorker:
+        """The worker of a socket that has just opened."""
+        return SyncWorker(self._application, protocol, peer, self.clock, self._now_ns, self._random_bytes, self.metrics)
+
+    def opened(self, protocol: SyncProtocol) -> None:
+        """A socket is open."""
+        self.connections.add(protocol)
+        self.metrics.connections += 1
+        self.metrics.opened += 1
+        if not self._heartbeat.running:
+            run_detached("the heartbeat of sync sockets", _forever(self._heartbeat))
+        if self.closing and protocol.worker is not None:
+            protocol.worker.end(Close(code=1001, reason="ServerStopping"))
+
+    def gone(self, protocol: SyncProtocol) -> None:
+        """A socket is closed."""
+        if protocol not in self.connections:
+            return
+        self.connections.remove(protocol)
+        self.metrics.connections -= 1
+        if not self.connections:
+            if self._heartbeat.running:
+                self._heartbeat.stop()
+            self._gone.fire(None)
+
+    def _tick(self) -> None:
+        now = self.clock.seconds()
+        self._ticks += 1
+        for number, protocol in enumerate(tuple(self.connections)):
+            try:
+                protocol.tick(now, (self._ticks + number) % PING_SECONDS == 0)
+            except Exception:  # noqa: BLE001 - one socket's fault must not end the heartbeat of the others
+                self._log.failure("the heartbeat of a sync socket failed")
+
+    async def close_all(self, code: int = 1001, reason: str = "ServerStopping", timeout_seconds: float = 3.0) -> None:
+        """Close every socket, now and from now on, and wait for their ends; what has not ended in time is dropped.
+
+        Cancelling this drops them at once.
+        """
+        self.closing = True
+        for protocol in tuple(self.connections):
+            if protocol.worker is not None:
+                protocol.worker.end(Close(code=code, reason=reason))
+        if not self.connections:
+            return
+        waiter: Deferred[None] = self._gone.wait()
+        timer: IDelayedCall = self.clock.callLater(timeout_seconds, self._gone.fire, None)
+        try:
+            await waiter
+        finally:
+            if timer.active():
+                timer.cancel()
+            for protocol in tuple(self.connections):
+                protocol.dropConnection(abort=True)
+
+
+async def _forever(loop: LoopingCall) -> None:
+    await loop.start(1.0, now=False)
+
+
+def _accept_deflate(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
+    for offer in offers:
+        if isinstance(offer, PerMessageDeflateOffer):
+            return PerMessageDeflateOfferAccept(offer)
+    return None
+
+
+def _decline(offers: list[Any]) -> None:
+    """No compression: what many sockets get is then the same bytes."""
