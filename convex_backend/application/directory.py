@@ -1,0 +1,310 @@
+"""The function directory: from (component, path) to what a run needs, at any timestamp (A8).
+
+A :class:`CodeState` is immutable. Each commit that touches modules, udf configs or environment variables makes a new one, which shares the
+records of all modules that did not change: the *same object* for the same deployed version. States of the write log's window are kept, so that a
+run at an older snapshot sees the code of its own time.
+
+What a run depends on is one point read: the row of its module. That row holds the hashes of the module's whole closure and what analysis found,
+and a push rewrites it only if any of these changed. Source: ``runtime.md`` sections 1.4, 2.6, 6.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import orjson
+
+from convex_backend.application.push_store import StoredModule, UdfConfig
+from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
+from convex_backend.functions.directory import Environment, ResolvedFunction
+from convex_backend.interfaces import ModuleRef, Row
+from convex_backend.values.json_codec import loads
+from convex_backend.values.paths import FunctionPath
+from convex_backend.values.sort_key import encode_key
+from convex_backend.values.validators import parse_args, parse_returns
+
+if TYPE_CHECKING:
+    from convex_backend.database.committer import CommitEvent
+    from convex_backend.database.database import Database
+
+ROOT: Final = 0
+CODE_TABLETS: Final = frozenset((MODULES.tablet, UDF_CONFIG.tablet, ENVIRONMENT_VARIABLES.tablet))
+
+_MODULES_BY_PATH: Final = MODULES.index("by_path").id
+_UDF_CONFIG_BY_COMPONENT: Final = UDF_CONFIG.index("by_component").id
+_VARIABLES_BY_NAME: Final = ENVIRONMENT_VARIABLES.index("by_name").id
+_NO_CONFIG: Final = UdfConfig("", bytes(32), 0)
+_UNNAMED: Final = frozenset(("time", "random"))
+
+
+@attrs.frozen(slots=True, eq=False)
+class ModuleRecord:
+    """One deployed module. ``functions`` are by export name; ``point`` is the read that depending on it makes.
+
+    :param config: the udf config that its functions carry; matters only with ``uses_config`` (its import phase looks at clock or seed).
+    """
+
+    component: int
+    stored: StoredModule
+    functions: Mapping[str, ResolvedFunction]
+    config: UdfConfig
+    uses_config: bool
+    point: tuple[int, bytes]
+
+
+@attrs.frozen(slots=True, eq=False)
+class CodeState:
+    """All deployed code and variables as of ``ts``. Never changed.
+
+    :param module_rows: (component, path) by internal row id; ``variable_rows`` and ``config_rows`` likewise.
+    """
+
+    ts: int
+    modules: dict[tuple[int, str], ModuleRecord]
+    configs: dict[int, UdfConfig]
+    variables: dict[int, dict[str, str]]
+    environments: dict[int, Environment]
+    module_rows: dict[bytes, tuple[int, str]]
+    config_rows: dict[bytes, int]
+    variable_rows: dict[bytes, tuple[int, str]]
+
+
+def module_point(component: int, path: str) -> tuple[int, bytes]:
+    """The read that "what is the module at *path*" makes, whether it exists or not."""
+    return _MODULES_BY_PATH, encode_key((component, path))
+
+
+def variable_point(component: int, name: str) -> tuple[int, bytes]:
+    """The read of one environment variable, whether it is set or not."""
+    return _VARIABLES_BY_NAME, encode_key((component, name))
+
+
+class Directory:
+    """Implements ``functions.directory.FunctionDirectory``.
+
+    :param database: started.
+    :param cloud_origin: value of ``CONVEX_CLOUD_URL``. :param site_origin: of ``CONVEX_SITE_URL``.
+    """
+
+    def __init__(self, *, database: Database, cloud_origin: str, site_origin: str) -> None:
+        self._database = database
+        self._built_in = {"CONVEX_CLOUD_URL": cloud_origin, "CONVEX_SITE_URL": site_origin}
+        self.newest = self._empty()
+        self._states: list[CodeState] = [self.newest]
+        self._timestamps: list[int] = [self.newest.ts]
+        #: the last state read from history: a query asks several times
+        self._historic: CodeState | None = None
+
+    @property
+    def built_in_variables(self) -> Mapping[str, str]:
+        """The variables that every deployment has."""
+        return self._built_in
+
+    def start(self) -> None:
+        """Read the deployed code, and follow the commits from here on. Call it in the turn after the database has started."""
+        committer = self._database.committer
+        state = self._apply(self._empty(), committer.durable_ts, _current_rows(self._database.persistence))
+        self.newest, self._states, self._timestamps = state, [state], [state.ts]
+        committer.on_pending.append(self._on_pending)
+        committer.on_durable.append(self._on_durable)
+        committer.on_failed.append(self._drop_after)
+
+    def stop(self) -> None:
+        """Stop following commits."""
+        committer = self._database.committer
+        if self._on_pending in committer.on_pending:
+            committer.on_pending.remove(self._on_pending)
+            committer.on_durable.remove(self._on_durable)
+            committer.on_failed.remove(self._drop_after)
+
+    # -- FunctionDirectory --------------------------------------------------------------------------
+
+    async def resolve(self, transaction: Any, component: int, path: FunctionPath) -> ResolvedFunction | None:
+        """See ``FunctionDirectory``; *transaction* is ``None`` (the newest state, nothing recorded) or begun."""
+        if transaction is None:
+            state = self.newest
+            module = state.modules.get((component, path.module))
+        else:
+            ts = transaction.snapshot.ts
+            state = self.newest
+            if ts < state.ts:
+                state = await self.at(ts)
+            module = state.modules.get((component, path.module))
+            point = module.point if module is not None else module_point(component, path.module)
+            transaction.add_system_point(*point)
+        if module is None:
+            return None
+        function = module.functions.get(path.name)
+        if function is None and module.stored.environment == "node":
+            return _node_action(module, path)
+        return function
+
+    async def environment(self, transaction: Any, component: int) -> Environment:
+        """See ``FunctionDirectory``."""
+        state = self.newest
+        if transaction is not None and transaction.snapshot.ts < state.ts:
+            state = await self.at(transaction.snapshot.ts)
+        return state.environments.get(component) or state.environments[ROOT]
+
+    async def child_component(self, transaction: Any, component: int, name: str) -> int | None:
+        """There are no components besides the app yet."""
+        return None
+
+    def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
+        """See ``FunctionDirectory``; *transaction* may be ``None``."""
+        if transaction is None or observed <= _UNNAMED:
+            return
+        for name in observed:
+            if name.startswith("env:"):
+                transaction.add_system_point(*variable_point(function.component, name[4:]))
+        if "import_time" in observed or "import_random" in observed:
+            transaction.add_system_point(_UDF_CONFIG_BY_COMPONENT, encode_key((function.component,)))
+
+    # -- states by timestamp ------------------------------------------------------------------------
+
+    async def at(self, ts: int) -> CodeState:
+        """The state that a snapshot at *ts* sees; from history when it is older than the window."""
+        if ts >= self.newest.ts:
+            return self.newest
+        position = bisect_right(self._timestamps, ts)
+        if position:
+            return self._states[position - 1]
+        if self._historic is not None and self._historic.ts == ts:
+            return self._historic
+        changes: list[tuple[int, bytes, bytes | None]] = []
+        persistence = self._database.persistence
+        for tablet in sorted(CODE_TABLETS):
+            lower = b""
+            while True:
+                rows: list[Row] = await persistence.scan_documents_at(tablet, lower, None, False, 1000, ts)
+                changes.extend((tablet, row.id, row.json) for row in rows)
+                if len(rows) < 1000:
+                    break
+                lower = rows[-1].key + b"\x00"
+        self._historic = self._apply(self._empty(), ts, changes)
+        return self._historic
+
+    def _on_pending(self, event: CommitEvent) -> None:
+        changes = [
+            (change.tablet, change.id, change.new_json) for change in event.changes if change.tablet in CODE_TABLETS
+        ]
+        if changes:
+            self.newest = self._apply(self.newest, event.ts, changes)
+            self._states.append(self.newest)
+            self._timestamps.append(event.ts)
+
+    def _drop_after(self, ts: int) -> None:
+        position = bisect_right(self._timestamps, ts)
+        del self._states[position:], self._timestamps[position:]
+        self.newest = self._states[-1]
+
+    def _on_durable(self, events: list[CommitEvent]) -> None:
+        if len(self._states) == 1:
+            return
+        committer = self._database.committer
+        floor = min(committer.write_log.floor_ts, committer.durable_ts)
+        position = bisect_right(self._timestamps, floor) - 1
+        if position > 0:
+            del self._states[:position], self._timestamps[:position]
+
+    def _empty(self) -> CodeState:
+        return CodeState(0, {}, {}, {}, {ROOT: _environment(self._built_in, {})}, {}, {}, {})
+
+    def _apply(self, state: CodeState, ts: int, changes: Iterable[tuple[int, bytes, bytes | None]]) -> CodeState:
+        modules = dict(state.modules)
+        configs = dict(state.configs)
+        variables = {component: dict(values) for component, values in state.variables.items()}
+        module_rows, config_rows, variable_rows = (
+            dict(state.module_rows),
+            dict(state.config_rows),
+            dict(state.variable_rows),
+        )
+        changed: dict[tuple[int, str], StoredModule] = {}
+        environment_changed = False
+        for tablet, row_id, json in changes:
+            row: Any = loads(json) if json is not None else None
+            if tablet == MODULES.tablet:
+                old = module_rows.pop(row_id, None)
+                if old is not None and old not in changed:
+                    modules.pop(old, None)
+                if row is not None:
+                    key = row["component"], row["path"]
+                    module_rows[row_id] = key
+                    changed[key] = StoredModule.from_row(row)
+            elif tablet == UDF_CONFIG.tablet:
+                component = config_rows.pop(row_id, None)
+                if component is not None:
+                    configs.pop(component, None)
+                if row is not None:
+                    config_rows[row_id] = row["component"]
+                    configs[row["component"]] = UdfConfig.from_row(row)
+            elif tablet == ENVIRONMENT_VARIABLES.tablet:
+                environment_changed = True
+                name = variable_rows.pop(row_id, None)
+                if name is not None:
+                    variables.get(name[0], {}).pop(name[1], None)
+                if row is not None:
+                    variable_rows[row_id] = row["component"], row["name"]
+                    variables.setdefault(row["component"], {})[row["name"]] = row["value"]
+        for (component, path), stored in changed.items():
+            modules[component, path] = _record(component, stored, configs.get(component, _NO_CONFIG))
+        for key, module in modules.items():
+            config = configs.get(key[0], _NO_CONFIG)
+            if module.uses_config and module.config != config:
+                modules[key] = _record(key[0], module.stored, config)
+        environments = state.environments
+        if environment_changed:
+            environments = {ROOT: _environment(self._built_in, variables.get(ROOT, {}))}
+        return CodeState(ts, modules, configs, variables, environments, module_rows, config_rows, variable_rows)
+
+
+def _environment(built_in: Mapping[str, str], variables: Mapping[str, str]) -> Environment:
+    merged = {**built_in, **variables}
+    version = hashlib.sha256(orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return Environment(merged, version)
+
+
+def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRecord:
+    tree = stored.tree()
+    closure = tuple(ModuleRef(name, digest) for name, digest in tree.get("closure", ()))
+    functions: dict[str, ResolvedFunction] = {}
+    for function in tree.get("functions", ()):
+        visibility, args, returns = function["visibility"], function["args"], function["returns"]
+        functions[function["name"]] = ResolvedFunction(
+            component=component,
+            component_path="",
+            path=FunctionPath.of(stored.path, function["name"]),
+            kind=function["udfType"].lower(),
+            visibility=visibility["kind"] if visibility is not None else None,
+            args=parse_args(args) if args is not None else None,
+            returns=parse_returns(returns) if returns is not None else None,
+            closure=closure,
+            import_seed=config.seed,
+            import_ms=float(config.time_ns // 1_000_000),
+            node=stored.environment == "node",
+        )
+    uses_config = bool(tree.get("importTime") or tree.get("importRandom"))
+    return ModuleRecord(component, stored, functions, config, uses_config, module_point(component, stored.path))
+
+
+def _node_action(module: ModuleRecord, path: FunctionPath) -> ResolvedFunction:
+    """Modules of the Node executor are not analysed: whatever they export is an action, which says itself that it cannot run."""
+    return ResolvedFunction(
+        module.component, "", path, "action", "public", None, None, (), module.config.seed, 0.0, node=True
+    )
+
+
+def _current_rows(persistence: Any) -> Iterable[tuple[int, bytes, bytes | None]]:
+    for tablet in sorted(CODE_TABLETS):
+        lower = b""
+        while True:
+            rows: list[Row] = persistence.scan_documents(tablet, lower, None, False, 1000)
+            for row in rows:
+                yield tablet, row.id, row.json
+            if len(rows) < 1000:
+                break
+            lower = rows[-1].key + b"\x00"

@@ -1,0 +1,286 @@
+"""The rows behind a deployment's code: modules, their texts, udf config, auth providers, crons.
+
+The only reader and writer of ``_modules``, ``_source_packages``, ``_udf_config``, ``_auth`` and ``_cron_jobs``.
+
+Module texts are content-addressed and shared by deployments. A text that no module row names any more is kept for :data:`GRACE_MS`: running calls,
+queries at an older timestamp and pushes under way may still need it. Source: ``push.md`` sections 3 and 11, ``runtime.md`` section 6.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import orjson
+
+from convex_backend.database.system_tables import (
+    AUTH,
+    BACKEND_STATE,
+    COMPONENTS,
+    CRON_JOBS,
+    MODULES,
+    SOURCE_PACKAGES,
+    UDF_CONFIG,
+)
+from convex_backend.functions.module_text import ModuleText
+
+if TYPE_CHECKING:
+    from convex_backend.database.database import Database
+    from convex_backend.database.transaction import Transaction
+
+#: How long an unused module text stays: longer than history is kept for queries at a timestamp.
+GRACE_MS: Final = 3 * 86_400_000.0
+
+_UNUSED_INDEX: Final = "unused_sources"
+
+
+@attrs.frozen(slots=True)
+class StoredModule:
+    """One row of ``_modules``.
+
+    :param path: canonical, ``dir/mod.js``.
+    :param environment: ``isolate`` or ``node``.
+    :param sha256: the hash by which the CLI knows whether it changed; ``hash`` that of the runnable form.
+    :param analysis: JSON text of what analysis found, see :meth:`tree`; empty for modules that are not analysed (``_deps``).
+    """
+
+    path: str
+    environment: str
+    sha256: str
+    hash: str
+    analysis: str
+
+    def tree(self) -> dict[str, Any]:
+        """``{functions, httpRoutes, cronSpecs, closure: [[path, hash]], importTime, importRandom, env, reuseContext}``; empty if not analysed."""
+        found: dict[str, Any] = orjson.loads(self.analysis) if self.analysis else {}
+        return found
+
+    def to_row(self, component: int) -> dict[str, Any]:
+        """The row without system fields."""
+        return {
+            "component": component,
+            "path": self.path,
+            "environment": self.environment,
+            "sha256": self.sha256,
+            "hash": self.hash,
+            "analysis": self.analysis,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> StoredModule:
+        """Of a stored row."""
+        return cls(row["path"], row["environment"], row["sha256"], row["hash"], row["analysis"])
+
+
+@attrs.frozen(slots=True)
+class UdfConfig:
+    """What the import phase of a component's modules sees (``runtime.md`` section 6.3).
+
+    :param server_version: of the npm package that pushed. :param seed: 32 bytes. :param time_ns: unix time.
+    """
+
+    server_version: str
+    seed: bytes
+    time_ns: int
+
+    def to_row(self, component: int) -> dict[str, Any]:
+        """The row without system fields."""
+        return {
+            "component": component,
+            "serverVersion": self.server_version,
+            "importPhaseRngSeed": self.seed,
+            "importPhaseUnixTimestamp": self.time_ns,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> UdfConfig:
+        """Of a stored row."""
+        return cls(row["serverVersion"], row["importPhaseRngSeed"], row["importPhaseUnixTimestamp"])
+
+
+class PushStore:
+    """The deployed code as rows.
+
+    :param database: started.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def module_text(self, hash: str) -> ModuleText:
+        """The text of a module by the hash of its runnable form, for runner pools.
+
+        :raises KeyError: there is none.
+        """
+        transaction = self._database.begin("query")
+        try:
+            text = await self.text(transaction, hash)
+        finally:
+            transaction.close()
+        if text is None:
+            raise KeyError(hash)
+        return text
+
+    async def text(self, transaction: Transaction, hash: str) -> ModuleText | None:
+        """Likewise inside *transaction*; ``None`` when there is none."""
+        found = await transaction.system.lookup(SOURCE_PACKAGES.name, "by_sha256", (hash,))
+        if found is None:
+            return None
+        row = found[1]
+        source_map = row["sourceMap"]
+        return ModuleText(
+            hash, row["path"], row["source"].encode(), source_map.encode() if source_map is not None else None
+        )
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    async def modules(self, transaction: Transaction, component: int) -> dict[str, StoredModule]:
+        """All modules of a component by path, in path order."""
+        rows = await transaction.system.scan(MODULES.name, "by_path", (component,))
+        return {row["path"]: StoredModule.from_row(row) for _, row in rows}
+
+    async def udf_config(self, transaction: Transaction, component: int) -> UdfConfig | None:
+        """The config of the last push; ``None`` before the first."""
+        found = await transaction.system.lookup(UDF_CONFIG.name, "by_component", (component,))
+        return UdfConfig.from_row(found[1]) if found is not None else None
+
+    async def auth_providers(self, transaction: Transaction, component: int) -> list[dict[str, Any]]:
+        """The auth providers as ``appAuth`` shows them (``push.md`` section 7.1)."""
+        rows = await transaction.system.scan(AUTH.name, "by_component", (component,))
+        return [orjson.loads(row["provider"]) for _, row in rows]
+
+    async def cron_jobs(self, transaction: Transaction, component: int) -> dict[str, str]:
+        """Canonical JSON text of each cron job's spec, by identifier."""
+        rows = await transaction.system.scan(CRON_JOBS.name, "by_name", (component,))
+        return {row["name"]: row["spec"] for _, row in rows}
+
+    async def env_declarations(self, transaction: Transaction) -> list[tuple[str, dict[str, Any]]]:
+        """Environment variables that the app declares: name and ``{value: <validator text>, optional?}`` (``push.md`` section 7.2)."""
+        found = await transaction.system.lookup(COMPONENTS.name, "by_path", ("",))
+        text = found[1].get("envVars") if found is not None else None
+        return [(name, declared) for name, declared in orjson.loads(text)] if text else []
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    async def write_modules(
+        self,
+        transaction: Transaction,
+        component: int,
+        modules: Mapping[str, StoredModule],
+        texts: Iterable[ModuleText],
+        now_ms: float,
+    ) -> tuple[list[str], list[str]]:
+        """Make *modules* the component's code. Rows that stay the same are not touched.
+
+        :param texts: of all modules whose text may not be stored yet.
+        :param now_ms: wall clock, for the grace of unused texts.
+        :returns: paths added or changed, and paths removed.
+        """
+        system = transaction.system
+        rows = await system.scan(MODULES.name, "by_path", (component,))
+        current = {row["path"]: (row_id, StoredModule.from_row(row)) for row_id, row in rows}
+        for text in texts:
+            if await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (text.hash,)) is None:
+                await system.insert(SOURCE_PACKAGES.name, _text_row(text))
+        added, removed = [], []
+        for path, module in modules.items():
+            known = current.pop(path, None)
+            if known is None:
+                await system.insert(MODULES.name, module.to_row(component))
+                added.append(path)
+            elif known[1] != module:
+                await system.replace(MODULES.name, known[0], module.to_row(component))
+                if known[1].hash != module.hash:
+                    added.append(path)
+        for path, (row_id, _) in current.items():
+            await system.delete(MODULES.name, row_id)
+            removed.append(path)
+        old = {StoredModule.from_row(row).hash for _, row in rows}
+        await self._collect_texts(transaction, old, {module.hash for module in modules.values()}, now_ms)
+        return added, removed
+
+    async def _collect_texts(self, transaction: Transaction, old: set[str], new: set[str], now_ms: float) -> None:
+        """Note which texts are no longer used, and delete those whose grace is over."""
+        system = transaction.system
+        found = await system.lookup(BACKEND_STATE.name, "by_key", (_UNUSED_INDEX,))
+        noted: dict[str, float] = orjson.loads(found[1]["texts"]) if found is not None else {}
+        unused = {digest: since for digest, since in noted.items() if digest not in new}
+        for digest in sorted(old - new):
+            unused.setdefault(digest, now_ms)
+        for digest, since in list(unused.items()):
+            if now_ms - since > GRACE_MS:
+                del unused[digest]
+                text = await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (digest,))
+                if text is not None:
+                    await system.delete(SOURCE_PACKAGES.name, text[0])
+        if unused == noted:
+            return
+        texts = orjson.dumps(unused).decode()
+        if found is None:
+            await system.insert(BACKEND_STATE.name, {"key": _UNUSED_INDEX, "texts": texts})
+        else:
+            await system.patch(BACKEND_STATE.name, found[0], {"texts": texts})
+
+    async def write_udf_config(self, transaction: Transaction, component: int, config: UdfConfig) -> UdfConfig | None:
+        """Set the config; an equal one is not written again. :returns: the one before."""
+        found = await transaction.system.lookup(UDF_CONFIG.name, "by_component", (component,))
+        if found is None:
+            await transaction.system.insert(UDF_CONFIG.name, config.to_row(component))
+            return None
+        previous = UdfConfig.from_row(found[1])
+        if previous != config:
+            await transaction.system.replace(UDF_CONFIG.name, found[0], config.to_row(component))
+        return previous
+
+    async def write_auth(
+        self, transaction: Transaction, component: int, providers: Iterable[dict[str, Any]]
+    ) -> tuple[list[str], list[str]]:
+        """Make *providers* the component's auth config. :returns: JSON texts of those added and removed."""
+        rows = await transaction.system.scan(AUTH.name, "by_component", (component,))
+        wanted = [orjson.dumps(provider, option=orjson.OPT_SORT_KEYS).decode() for provider in providers]
+        present = [row["provider"] for _, row in rows]
+        if present == wanted:
+            return [], []
+        for row_id, _ in rows:
+            await transaction.system.delete(AUTH.name, row_id)
+        for text in wanted:
+            await transaction.system.insert(AUTH.name, {"component": component, "provider": text})
+        return [text for text in wanted if text not in present], [text for text in present if text not in wanted]
+
+    async def write_crons(
+        self, transaction: Transaction, component: int, jobs: Mapping[str, str]
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Make *jobs* (identifier → canonical JSON text of the spec) the component's crons. :returns: added, updated, deleted identifiers."""
+        rows = await transaction.system.scan(CRON_JOBS.name, "by_name", (component,))
+        current = {row["name"]: (row_id, row["spec"]) for row_id, row in rows}
+        added, updated = [], []
+        for name, spec in jobs.items():
+            known = current.pop(name, None)
+            if known is None:
+                await transaction.system.insert(CRON_JOBS.name, {"component": component, "name": name, "spec": spec})
+                added.append(name)
+            elif known[1] != spec:
+                await transaction.system.patch(CRON_JOBS.name, known[0], {"spec": spec})
+                updated.append(name)
+        for row_id, _ in current.values():
+            await transaction.system.delete(CRON_JOBS.name, row_id)
+        return added, updated, sorted(current)
+
+    async def write_env_declarations(self, transaction: Transaction, declarations: list[Any]) -> None:
+        """Keep what the app's definition declares, as ``definition.envVars`` shows it."""
+        found = await transaction.system.lookup(COMPONENTS.name, "by_path", ("",))
+        assert found is not None, "bootstrap makes the root component"
+        text = orjson.dumps(declarations).decode() if declarations else None
+        if found[1].get("envVars") != text:
+            await transaction.system.patch(COMPONENTS.name, found[0], {"envVars": text})
+
+
+def _text_row(text: ModuleText) -> dict[str, Any]:
+    source_map = text.source_map
+    return {
+        "sha256": text.hash,
+        "path": text.path,
+        "source": text.source.decode(),
+        "sourceMap": source_map.decode() if source_map is not None else None,
+    }
