@@ -16,7 +16,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from convex_backend.database.catalog import BACKFILLED, BACKFILLING, CatalogNames, IndexInfo, SchemaInfo, TableInfo
+from convex_backend.database.catalog import (
+    BACKFILLED,
+    BACKFILLING,
+    Catalog,
+    CatalogNames,
+    IndexInfo,
+    SchemaInfo,
+    TableInfo,
+)
 from convex_backend.database.index_keys import document_keys
 from convex_backend.database.schema_check import PENDING, VALIDATED, fail_schema
 from convex_backend.database.system_tables import BACKEND_STATE, SCHEMAS
@@ -84,6 +92,7 @@ class IndexBackfill:
         self._pauses = _Pauses(database)
         self._running: Deferred[None] | None = None
         self._changed: Waiters[None] = Waiters()
+        self._seen: Catalog | None = None
 
     def start(self) -> None:
         """Go on with what an earlier run of the server left, and listen for new indexes."""
@@ -108,7 +117,11 @@ class IndexBackfill:
         await self._changed.wait()
 
     def _on_durable(self, events: list[CommitEvent]) -> None:
-        self._wake()
+        # Looking through all indexes at every commit would cost what there is, not what changed.
+        newest = self._database.catalogs.newest
+        if newest is not self._seen:
+            self._seen = newest
+            self._wake()
 
     def _wake(self) -> None:
         if self._running is None and not self._pauses.stopped and self.building():

@@ -229,8 +229,12 @@ class Transaction:
         """Bring the number of intervals read into the counters; a limit shows at the next read."""
         self.counters.database_queries = self.reads.interval_count - self._free_reads
 
-    def _check_limits(self) -> None:
-        self.counters.set_queries(self.reads.interval_count - self._free_reads)
+    def check_queries(self, more: int = 0) -> None:
+        """Count the intervals read so far, and *more* that are about to be.
+
+        :raises PaginationLimit: when there are too many.
+        """
+        self.counters.set_queries(self.reads.interval_count - self._free_reads + more)
 
     def note_table(self, table: TableInfo) -> None:
         """What follows depends on this table being what its name and its number mean."""
@@ -301,7 +305,7 @@ class Transaction:
         if table is not None and table != info.name:
             raise _wrong_table(call, table, info.name)
         row = await self._read(info.tablet, internal_id)
-        self._check_limits()
+        self.check_queries()
         if row is None:
             return None
         json = row[1]

@@ -234,6 +234,17 @@ def test_dropped_rows_meet_the_limit_too(store):
     query.close()
 
 
+def test_the_interval_limit_arrives_at_its_query(store):
+    """The query that would be one interval too many fails at its first row."""
+    query = store.query()
+    query.counters.limits = TransactionLimits(database_queries=3)
+    for n in (1, 3, 5):
+        assert len(collect(query, index_query("t.by_n", ("Eq", "n", n)))) == 1
+    with pytest.raises(PaginationLimit, match="Too many reads in a single function execution"):
+        collect(query, index_query("t.by_n", ("Eq", "n", 7)))
+    query.close()
+
+
 def test_left_says_what_may_be_served(store):
     """``left`` never promises more than the limits allow."""
     query = store.query()

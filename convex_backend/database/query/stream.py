@@ -147,6 +147,7 @@ class QueryStream:
         "_plan",
         "_query",
         "_range",
+        "_recorded",
         "_table",
         "_transaction",
         "_upper",
@@ -173,6 +174,7 @@ class QueryStream:
         self._chunk: deque[Found] = deque()
         self._exhausted = False
         self._ended = False
+        self._recorded = False
         self._generation = 0
         self._moves = 0
 
@@ -196,6 +198,9 @@ class QueryStream:
         if self._table is None or self._index is None or self._pipeline is None:
             return [], True
         self._drop_stale()
+        if not self._recorded:
+            # The first read here will be one more interval; what it costs is told before it, not after it.
+            self._transaction.check_queries(1)
         await self._fill(self._table, self._index, self._pipeline, max_rows)
         rows = [emitted.json for emitted in self._outstanding]
         if len(rows) > max_rows:
@@ -265,6 +270,7 @@ class QueryStream:
     def _record(self, key: bytes | None) -> None:
         """The walk has been taken up to and including *key* (``None``: to the end)."""
         assert self._index is not None and self._plan is not None
+        self._recorded = True
         lower, upper = self._range
         if key is not None:
             if self._plan.reverse:
