@@ -12,6 +12,7 @@ Source: house rules on a graceful stop; ``http_api.md`` section 1.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -21,11 +22,12 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import attrs
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from convex_backend import __version__
 from convex_backend.application.keys import Keys
@@ -107,6 +109,7 @@ class BackendService(SequencedService):
         die: Callable[[int], None] | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._configuration = configuration
         self._reactor = reactor
         self._output = output if output is not None else sys.__stdout__
@@ -210,6 +213,8 @@ class BackendService(SequencedService):
             self._output.flush()
         self._log.info("listening on {where}", where=", ".join(facts.listening))
         self._notifier.notify("READY=1")
+        # What has been loaded until now stays: full collections would stop everything for 80 ms just to look at it again.
+        gc.freeze()
         interval = watchdog_interval_seconds(self._environment, os.getpid())
         if interval is not None:
             self._watchdog = Watchdog(self._reactor, self._notifier, interval, self._front.alive)
@@ -262,7 +267,7 @@ class BackendService(SequencedService):
 
     def _boot_failed(self, error: Exception) -> None:
         if not isinstance(error, BadOption | BadCredentials | CannotListen | ConvexError):
-            self._log.failure("the server could not start")
+            self._log.failure("the server could not start", failure=Failure(error))
         self._end(str(error) or type(error).__name__)
 
     def fatal(self, reason: str) -> None:

@@ -2,8 +2,8 @@
 
 ::
 
-    start   runners spawned (not waited for) ── file opened, committer started ── retention
-    stop    retention ── committer drained ── children reaped ── file closed
+    start   runners spawned (not waited for) ── file opened, committer and background work started
+    stop    background work ended, committer drained ── children reaped ── file closed
 
 Node takes longer to be ready than the database, on another core: nobody waits for it before the first call. A child that cannot be started
 ends the server with a line that says why.
@@ -23,7 +23,6 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from convex_backend.database.database import Database
-from convex_backend.database.retention import RetentionLoop
 from convex_backend.deferreds import from_coroutine, run_detached
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions.fleet import PoolOptions
@@ -128,13 +127,11 @@ class Engine:
             metrics,
         )
         self._machinery = Machinery(configuration, reactor, clock, registry, database, isolates, actions, modules)
-        self._retention: RetentionLoop | None = None
         self._stopping = False
         self.parts: Sequence[Part] = (
             Part("file", stop=self._close_file),
             Part("children", self._start_children, self._stop_children),
             Part("database", self._start_database, self._drain_database),
-            Part("retention", self._start_retention, self._stop_retention),
         )
 
     async def build(self, deployment: Deployment) -> Front:
@@ -170,21 +167,6 @@ class Engine:
 
     async def _drain_database(self) -> None:
         await self._machinery.database.drain()
-
-    async def _start_retention(self) -> None:
-        machinery = self._machinery
-        self._retention = RetentionLoop(
-            machinery.database.persistence,
-            machinery.database.committer,
-            machinery.clock,
-            self._reactor,
-            machinery.registry,
-        )
-        self._retention.start()
-
-    async def _stop_retention(self) -> None:
-        if self._retention is not None:
-            await self._retention.stop()
 
     async def _close_file(self) -> None:
         await self._machinery.database.persistence.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from convex_backend.deferreds import InFlight, run_detached
 from convex_backend.errors import ConvexError
+from convex_backend.service import engine
 from convex_backend.service.backend import BackendService, Deployment
 from convex_backend.service.configuration import Configuration
 from convex_backend.service.engine import Engine
@@ -128,5 +130,16 @@ class EngineWithFakeFront(Engine):
 options = Options()
 options.parseOptions(os.environ.get("FAKE_OPTIONS", "").split())
 application = service.Application("fake")
+if os.environ.get("FAKE_NO_BUNDLE"):
+    found = engine.resource
+
+    def resource_without_bundle(*parts: str) -> Path:
+        """As in a fresh clone."""
+        if parts == ("runner", "dist"):
+            raise FileNotFoundError(parts)
+        return found(*parts)
+
+    engine.resource = resource_without_bundle
+
 factory = EngineWithFakeFront if os.environ.get("FAKE_REAL_ENGINE") else make_engine
 BackendService(options.configuration, reactor, factory).setServiceParent(application)

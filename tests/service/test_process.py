@@ -225,3 +225,45 @@ def test_a_file_from_nowhere_is_one_line(tmp_path: Path) -> None:
         assert server.wait() == 1
         assert [line for line in server.lines if line.startswith("convex-backend: ")]
         assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--port", "99999"], "--port must be a port number from 0 to 65535 or a Twisted endpoint string, not '99999'"),
+        (["--no-such-option"], "option --no-such-option not recognized"),
+        (
+            ["--port", "nonsense:1", "--cloud-origin", "https://c.example"],
+            "--port 'nonsense:1' is not a usable endpoint string: ",
+        ),
+        (
+            ["--persistence", "sqlite://nowhere/x.sqlite3"],
+            "--persistence names a file in a directory that does not exist",
+        ),
+    ],
+)
+def test_plug_in_tells_a_mistake_in_one_line(tmp_path: Path, options: list[str], line: str) -> None:
+    """``twistd convex-backend`` with a bad value prints one line of ours, exits with 1 and creates nothing."""
+    with Child(["convex-backend", *options], tmp_path) as server:
+        assert server.wait() == 1
+        assert len(server.lines) == 1
+        assert server.lines[0].startswith(f"convex-backend: {line}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plug_in_helps(tmp_path: Path) -> None:
+    """twistd lists the plug-in, and its own help ends with code 0."""
+    with Child(["--help"], tmp_path) as listing:
+        assert listing.wait() == 0
+        assert "convex-backend" in listing.output
+    with Child(["convex-backend", "--help"], tmp_path) as server:
+        assert server.wait() == 0
+        assert "--instance-secret" in server.output
+
+
+def test_a_missing_bundle_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    """A checkout whose JavaScript was never built does not start, and says what to run."""
+    with start(tmp_path, FAKE_REAL_ENGINE="1", FAKE_NO_BUNDLE="1") as server:
+        assert server.wait() == 1
+        assert "npm ci --ignore-scripts && node build.mjs" in server.output
+    assert list(tmp_path.iterdir()) == []
