@@ -170,6 +170,19 @@ def test_console_arguments_are_inspected(child: Child) -> None:
     assert result.logs[0].startswith("'s' {\n  a: [ 1, 'x' ]\n} Map (1) {")
 
 
+def test_dom_exceptions_are_rendered_by_their_name(child: Child) -> None:
+    """An uncaught DOMException shows its own name and message."""
+    result = run(child, "query", "AbortSignal.abort().throwIfAborted();")
+    assert result.error.startswith("Uncaught AbortError: The operation was aborted.")
+
+
+def test_abort_in_a_query_does_not_look_at_the_clock(child: Child) -> None:
+    """Events have a time stamp, but an abort alone must not make a result depend on time."""
+    result = run(child, "query", "const c = new AbortController(); c.abort(); return c.signal.aborted;")
+    assert result.value is True
+    assert result.meta["observed"]["time"] is False
+
+
 def test_performance_of_a_query_stands_still(child: Child) -> None:
     """performance.now() is fixed in a query; the origin is the push."""
     body = "const first = performance.now(); for (let i = 0; i < 1e6; i++); return [performance.now() === first, performance.timeOrigin];"

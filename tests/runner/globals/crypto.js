@@ -93,6 +93,12 @@ test("illegal constructors, tags, what is left out", () => {
   assert.equal(String(crypto) + String(subtle), "[object Crypto][object SubtleCrypto]");
   for (const name of ["wrapKey", "unwrapKey"]) assert.throws(() => subtle[name](), Error, `Not implemented: ${name} for SubtleCrypto. Consider`);
 });
+test("work that would hold a thread for long is refused", async () => {
+  const base = await subtle.importKey("raw", bytes("p"), "PBKDF2", false, ["deriveBits"]);
+  await assert.rejects(subtle.deriveBits({ name: "PBKDF2", hash: "SHA-1", salt: bytes("s"), iterations: 2e9 }, base, 160), "OperationError", "Too many iterations");
+  const algorithm = { name: "RSA-PSS", modulusLength: 16384, publicExponent: new Uint8Array([1, 0, 1]), hash: "SHA-256" };
+  await assert.rejects(subtle.generateKey(algorithm, true, ["sign"]), "OperationError", "The modulus is too long");
+});
 test("keys of another run are not known here", async () => {
   await assert.rejects(subtle.sign("HMAC", { type: "secret" }, bytes("x")), TypeError, "CryptoKey");
 });

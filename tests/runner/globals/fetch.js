@@ -110,6 +110,29 @@ test("abort before the head, and in the body", async () => {
   await assert.rejects(reader.read(), "AbortError");
   await assert.rejects(fetch(`${base}/slow`, { signal: AbortSignal.timeout(10) }), "TimeoutError");
 });
+test("bodies that break off, and content codings", async () => {
+  const cut = await fetch(`${base}/cut`);
+  assert.equal(cut.status, 200);
+  await assert.rejects(cut.text(), Error, "aborted");
+  await assert.rejects(fetch(`${base}/refuse`), Error, "socket hang up");
+  const squeezed = await fetch(`${base}/gzip`);
+  assert.equal(squeezed.headers.get("content-encoding"), null);
+  assert.equal(squeezed.headers.get("x-kept"), "1");
+  assert.equal((await squeezed.text()).length, 8000);
+  await assert.rejects((await fetch(`${base}/badgzip`)).text(), Error, "incorrect header check");
+  await assert.rejects((await fetch(`${base}/cutgzip`)).text(), Error);
+});
+test("a large body arrives whole, one that is cancelled is let go", async () => {
+  assert.equal((await (await fetch(`${base}/large`)).arrayBuffer()).byteLength, 64 * 65536);
+  const response = await fetch(`${base}/large`);
+  await response.body.cancel();
+  for (let i = 0; i < 40; i++) assert.equal((await fetch(`${base}/gzip`)).status, 200, "an unread body does not hold up others");
+});
+test("responses that nobody reads do not break anything", async () => {
+  for (const path of ["cut", "badgzip", "cutgzip", "large"]) await fetch(`${base}/${path}`);
+  await new Promise((resolve) => { AbortSignal.timeout(50).onabort = resolve; });
+  assert.equal((await fetch(`${base}/gzip`)).ok, true);
+});
 test("what fetch refuses", async () => {
   await assert.rejects(fetch(), TypeError, "Request URL is undefined");
   await assert.rejects(fetch("ftp://h/"), TypeError, "Unsupported URL scheme");

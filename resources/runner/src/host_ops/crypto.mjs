@@ -20,6 +20,9 @@ const methods = new Set([
 /** Digests up to this size are made at once: handing them to a thread costs more. */
 const digestAtOnceBytes = 256 * 1024;
 const digestNames = { "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512" };
+/** Work that one operation may ask of a thread, about five seconds; the thread cannot be stopped, and it is not the run's own time. */
+const maximumIterations = 10_000_000;
+const maximumModulusBits = 8192;
 /** Keys that one run may hold. */
 const maximumKeys = 10_000;
 
@@ -64,6 +67,15 @@ function encode(value, buffers, keys) {
   return value;
 }
 
+function checkCost(method, [algorithm]) {
+  if ((method === "deriveBits" || method === "deriveKey") && algorithm.iterations > maximumIterations) {
+    throw failure("OperationError", `Too many iterations (${algorithm.iterations} > maximum ${maximumIterations})`);
+  }
+  if (method === "generateKey" && algorithm.modulusLength > maximumModulusBits) {
+    throw failure("OperationError", `The modulus is too long (${algorithm.modulusLength} > maximum ${maximumModulusBits} bits)`);
+  }
+}
+
 function digestAtOnce([algorithm, data]) {
   const name = digestNames[String(algorithm.name).toUpperCase()];
   if (name === undefined || data.byteLength > digestAtOnceBytes) return null;
@@ -88,6 +100,7 @@ export async function cryptoOp(op, json, buffers, callState) {
     const bytes = digestAtOnce(args);
     if (bytes !== null) return { json: '{"$buffer":0}', buffers: [bytes] };
   }
+  checkCost(method, args);
   let result;
   try {
     result = await subtle[method](...args);

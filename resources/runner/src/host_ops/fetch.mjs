@@ -18,8 +18,10 @@ const nullBodyStatuses = new Set([101, 103, 204, 205, 304]);
 const connectionHeaders = new Set(["connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]);
 const credentialHeaders = new Set(["authorization", "cookie", "host", "proxy-authorization"]);
 const contentHeaders = new Set(["content-encoding", "content-language", "content-length", "content-location", "content-type"]);
-/** Exchanges that one run may have open. */
-const maximumOpen = 256;
+/** Exchanges of one run whose response has not ended yet. */
+const maximumOpen = 1024;
+/** Bytes of a response that are read before the script asks for them, so that a small body frees its socket. */
+const readAheadBytes = 64 * 1024;
 
 const agents = {
   "http:": new http.Agent({ keepAlive: true, maxFreeSockets: 64, timeout: 60_000 }),
@@ -80,7 +82,13 @@ class Exchange {
   #request = null;
   #response = null;
   #content = null;
-  #iterator = null;
+  #chunks = [];
+  #ahead = 0;
+  #ended = false;
+  #readFailure = null;
+  /** Resolves the promise that the reader, or the one who reads ahead, waits on. */
+  #wakeReader = null;
+  #wakeProducer = null;
   #failure = null;
   #finished = false;
 
@@ -161,6 +169,10 @@ class Exchange {
       this.#request = request;
       request.on("response", (response) => {
         this.#response = response;
+        // Whoever reads hears of errors too; without a listener one that nobody reads would end the process.
+        response.on("error", (error) => {
+          this.#failure ??= transportError(error);
+        });
         resolve(response);
       });
       request.on("error", (error) => {
@@ -184,11 +196,8 @@ class Exchange {
     const nullBody = nullBodyStatuses.has(response.statusCode) || this.#method === "HEAD";
     const raw = pairsOf(response.rawHeaders);
     const { content, headers } = nullBody ? { content: response, headers: raw } : decoded(response, raw);
-    if (nullBody) response.resume();
-    else {
-      this.#content = content;
-      this.#iterator = content[Symbol.asyncIterator]();
-    }
+    this.#content = content;
+    void this.#readAhead(content);
     return {
       status: response.statusCode,
       statusText: response.statusMessage,
@@ -229,23 +238,52 @@ class Exchange {
     if (!this.#gone(this.#request)) this.#request.destroy(this.#failure);
   }
 
-  /** The next chunk of the response, or null at its end. */
-  async read() {
-    if (this.#iterator === null) return null;
+  async #readAhead(content) {
     try {
-      const { done, value } = await this.#iterator.next();
-      return done ? null : value;
+      for await (const chunk of content) {
+        this.#chunks.push(chunk);
+        this.#ahead += chunk.byteLength;
+        this.#wakeReader?.();
+        while (this.#ahead >= readAheadBytes && !this.#finished) {
+          await new Promise((resolve) => {
+            this.#wakeProducer = resolve;
+          });
+        }
+      }
     } catch (error) {
-      throw this.#failure ?? transportError(error);
+      this.#readFailure = this.#failure ?? transportError(error);
+      this.#response.destroy();
     }
+    this.#ended = true;
+    this.#wakeReader?.();
   }
 
-  get reading() {
-    return this.#iterator !== null;
+  /** What has arrived of the response, at least one byte; null at its end. */
+  async read() {
+    while (this.#chunks.length === 0 && !this.#ended) {
+      await new Promise((resolve) => {
+        this.#wakeReader = resolve;
+      });
+    }
+    if (this.#chunks.length > 0) {
+      const bytes = this.#chunks.length === 1 ? this.#chunks[0] : Buffer.concat(this.#chunks);
+      this.#chunks = [];
+      this.#ahead = 0;
+      this.#wakeProducer?.();
+      return bytes;
+    }
+    if (this.#readFailure !== null) throw this.#readFailure;
+    return null;
+  }
+
+  /** Whether it still holds a connection. */
+  get open() {
+    return !this.#ended;
   }
 
   abort() {
     this.#finished = true;
+    this.#wakeProducer?.();
     this.#content?.destroy();
     this.#response?.destroy();
     this.#request?.destroy();
@@ -266,12 +304,14 @@ export async function fetchOp(op, json, buffers, callState) {
   const exchanges = exchangesOf(callState);
   const args = JSON.parse(json);
   if (op === "fetch") {
-    if (exchanges.size >= maximumOpen) throw new Error("Too many concurrent fetches");
+    if (exchanges.size >= maximumOpen && [...exchanges.values()].filter((one) => one.open).length >= maximumOpen) {
+      throw new Error("Too many concurrent fetches");
+    }
     const exchange = new Exchange(args, buffers[0] ?? null);
     exchanges.set(args.id, exchange);
     try {
       const head = await exchange.head();
-      if (!exchange.reading) exchanges.delete(args.id);
+      if (head.nullBody) exchanges.delete(args.id);
       return { json: JSON.stringify(head), buffers: [] };
     } catch (error) {
       exchange.abort();
