@@ -271,7 +271,13 @@ class Committer:
             lane = self.lanes.blocking(ticket, keys)
             if lane is None:
                 break
-            await ticket.enter(lane)
+            try:
+                await ticket.enter(lane)
+            except Rerun:
+                if request.lane is not None:
+                    raise
+                # No run depends on the lanes of a ticket of ours, which are released: wait again, behind the others.
+                ticket.keep_for_rerun()
         self._check_open()
         self._check_alive(request)
 

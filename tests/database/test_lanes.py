@@ -288,6 +288,21 @@ class MutationTests(SynchronousTestCase):
         self.assertTrue(young.ticket.gave_up)
         self.assertIsInstance(young.commit(change(1, b"1")).error, Rerun)
 
+    def test_a_commit_without_a_ticket_makes_way_and_waits_again(self) -> None:
+        """A commit of our own (a push, a backfill) that is in the way of a mutation lets it pass and goes through afterwards."""
+        lanes = self.committer.lanes
+        first, second = lanes.ticket(), lanes.ticket()
+        Outcome(first.enter((-1, doc_id(1))))
+        Outcome(second.enter((-1, doc_id(2))))
+        own = self.stack.commit(change(1, b"1"), change(2, b"1"))
+        first.release_all()
+        self.assertFalse(own.done)
+        passed = Outcome(second.enter((-1, doc_id(1))))
+        self.assertTrue(passed.done and passed.error is None)
+        self.assertFalse(own.done)
+        second.release_all()
+        self.assertTrue(own.done and own.error is None)
+
     def test_cold_keys_need_no_claim(self) -> None:
         """With nothing hot a claim is immediate and moves nothing."""
         run = Running(self.stack)
