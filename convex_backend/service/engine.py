@@ -25,9 +25,11 @@ from twisted.logger import Logger
 from convex_backend.database.database import Database
 from convex_backend.deferreds import from_coroutine, run_detached
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
+from convex_backend.functions.analyze import Analyzer
 from convex_backend.functions.fleet import PoolOptions
 from convex_backend.functions.pool_metrics import PoolMetrics
-from convex_backend.functions.runner_pool import ModuleText, RunnerPool
+from convex_backend.functions.module_text import ModuleText
+from convex_backend.functions.runner_pool import RunnerPool
 from convex_backend.functions.runner_process import RunnerProcess, runner_command
 from convex_backend.resource_files import resource
 from convex_backend.service.backend import Deployment, Front
@@ -37,6 +39,7 @@ from convex_backend.service.sequence import Part
 # V8 heap of one child, which many calls share; one call alone is held to 64 MB (``runtime.md`` section 8.6).
 _ISOLATE_MEGABYTES = 256
 _ACTION_MEGABYTES = 512
+_ANALYSIS_MEGABYTES = 512
 # An action waits most of its time: many share a child.
 _ACTION_CHILDREN = 2
 _ACTION_CALLS_PER_CHILD = 64
@@ -64,6 +67,7 @@ class Machinery:
     database: Database
     isolates: RunnerPool
     actions: RunnerPool
+    analyzer: Analyzer
     modules: ModuleSource
 
 
@@ -126,7 +130,12 @@ class Engine:
             modules,
             metrics,
         )
-        self._machinery = Machinery(configuration, reactor, clock, registry, database, isolates, actions, modules)
+        # A push is analysed in a child of its own, which ends with it.
+        analysis_command = runner_command(dist, memory_megabytes=_ANALYSIS_MEGABYTES, analysis=True)
+        analyzer = Analyzer(reactor, lambda: RunnerProcess(reactor, analysis_command))
+        self._machinery = Machinery(
+            configuration, reactor, clock, registry, database, isolates, actions, analyzer, modules
+        )
         self._stopping = False
         self.parts: Sequence[Part] = (
             Part("file", stop=self._close_file),
@@ -158,9 +167,11 @@ class Engine:
 
     async def _stop_children(self) -> None:
         self._stopping = True
-        stops = [from_coroutine(pool.stop()) for pool in (self._machinery.isolates, self._machinery.actions)]
-        for stop in stops:
-            await stop
+        machinery = self._machinery
+        owners = (machinery.isolates, machinery.actions, machinery.analyzer)
+        # All at once: each waits for children that take their time to end.
+        for stopping in [from_coroutine(owner.stop()) for owner in owners]:
+            await stopping
 
     async def _start_database(self) -> None:
         await self._machinery.database.start()
