@@ -13,6 +13,7 @@ from typing import Protocol
 import attrs
 
 from convex_backend.functions.log_lines import pretty
+from convex_backend.functions.log_lines import pretty
 from convex_backend.interfaces import FunctionError, LogLine
 
 
@@ -93,6 +94,10 @@ class CallResult:
     ts: int
     request_id: str
     redacted: bool = False
+
+    def pretty_lines(self) -> list[str]:
+        """The log lines as ``[LEVEL] text``."""
+        return [pretty(line) for line in self.log_lines]
 
     def error_message(self) -> str:
         """``[Request ID: …] Server Error`` with the rendered text unless redacted (``runtime.md`` section 8.4)."""

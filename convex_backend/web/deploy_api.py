@@ -1,0 +1,58 @@
+"""Pushes: ``/api/get_config_hashes`` and ``/api/deploy2/*`` (``push.md``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from klein import Klein
+
+from convex_backend.web.routing import ApiCall, Auth, Front, api_route
+
+
+class DeployApi:
+    """Every route takes the admin key in the header or in the body. Bodies may be compressed."""
+
+    app = Klein()
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+
+    @property
+    def _deploy(self) -> Any:
+        return self.front.application.deploy
+
+    @api_route(app, "/api/get_config_hashes", auth=Auth.ADMIN)
+    async def get_config_hashes(self, call: ApiCall) -> bytes:
+        """What is deployed, for incremental uploads (section 3)."""
+        return orjson.dumps(await self._deploy.get_config_hashes())
+
+    @api_route(app, "/api/deploy2/start_push", auth=Auth.ADMIN)
+    async def start_push(self, call: ApiCall) -> bytes:
+        """Evaluate a push (sections 4 to 9)."""
+        return orjson.dumps(await self._deploy.start_push(call.fields(), call.identity))
+
+    @api_route(app, "/api/deploy2/evaluate_push", auth=Auth.ADMIN)
+    async def evaluate_push(self, call: ApiCall) -> bytes:
+        """What a push would change (section 13)."""
+        return orjson.dumps(await self._deploy.evaluate_push(call.fields(), call.identity))
+
+    @api_route(app, "/api/deploy2/evaluate_schema", auth=Auth.ADMIN)
+    async def evaluate_schema(self, call: ApiCall) -> bytes:
+        """What a push's schema would mean for the data (section 13)."""
+        return orjson.dumps(await self._deploy.evaluate_schema(call.fields(), call.identity))
+
+    @api_route(app, "/api/deploy2/wait_for_schema", auth=Auth.ADMIN)
+    async def wait_for_schema(self, call: ApiCall) -> bytes:
+        """Long poll for validation and index builds (section 10)."""
+        return orjson.dumps(await self._deploy.wait_for_schema(call.fields(), call.identity))
+
+    @api_route(app, "/api/deploy2/finish_push", auth=Auth.ADMIN)
+    async def finish_push(self, call: ApiCall) -> bytes:
+        """Switch to the pushed code in one commit (section 11)."""
+        return orjson.dumps(await self._deploy.finish_push(call.fields(), call.identity))
+
+    @api_route(app, "/api/deploy2/report_push_completed", auth=Auth.ADMIN)
+    async def report_push_completed(self, call: ApiCall) -> bytes:
+        """The client's timings; nothing is kept of them."""
+        return b"null"

@@ -1,0 +1,138 @@
+"""The HTTP site: what every request passes before a route sees it.
+
+::
+
+    bytes ─► size cap of the route ─► OPTIONS answered ─► /http/* (raw leaf) │ */sync (WebSocket) │ Klein (everything else)
+
+Bodies are counted while they arrive and dropped past the cap of their route, so that nothing large is held for a route that does not
+take it. Source: ``http_api.md`` sections 2.1, 2.4 and 3 to 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+
+from convex_backend.web import cors
+
+MIB = 1024 * 1024
+#: Function calls: 16 MiB of arguments and the envelope.
+CALL_BYTES = 16 * MIB + 2000
+PUSH_BYTES = 200_000_000
+ECHO_BYTES = 128 * MIB
+HTTP_ACTION_BYTES = 20 * MIB
+SMALL_BYTES = 2 * MIB
+
+#: Body caps by the start of the path; the first that fits decides.
+BODY_CAPS: tuple[tuple[bytes, int], ...] = (
+    (b"/api/deploy2/", PUSH_BYTES),
+    (b"/api/query", CALL_BYTES),
+    (b"/api/mutation", CALL_BYTES),
+    (b"/api/action", CALL_BYTES),
+    (b"/api/function", CALL_BYTES),
+    (b"/api/run", CALL_BYTES),
+    (b"/echo", ECHO_BYTES),
+    (b"/http/", HTTP_ACTION_BYTES),
+)
+
+
+def body_cap(path: bytes) -> int:
+    """The most bytes that a request body of *path* may have on the wire."""
+    for prefix, cap in BODY_CAPS:
+        if path.startswith(prefix):
+            return cap
+    return SMALL_BYTES
+
+
+class LimitedRequest(Request):
+    """A request whose body is counted while it arrives."""
+
+    _received = 0
+    _cap: int | None = None
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep *data* unless the body has outgrown its route's cap."""
+        if self._cap is None:
+            # The request line is known to the channel before the body; without that private name the largest cap counts.
+            path = getattr(self.channel, "_path", None)
+            self._cap = PUSH_BYTES if path is None else body_cap(_single_slash(path))
+        self._received += len(data)
+        if self._received <= self._cap:
+            super().handleContentChunk(data)  # type: ignore[no-untyped-call]
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the body was cut off."""
+        return self._cap is not None and self._received > self._cap
+
+    def process(self) -> None:
+        """Answer what no route needs to see, else find the resource."""
+        self.path = _single_slash(self.path)
+        self.defaultContentType = None
+        if self.path.startswith(b"/http/"):
+            super().process()  # type: ignore[no-untyped-call]
+            return
+        if self.method == b"OPTIONS":
+            cors.preflight(self)
+            return
+        if self.too_large:
+            cors.allow_origin(self)
+            body = orjson.dumps(
+                {"code": "RequestTooLarge", "message": f"The request body is over the limit of {self._cap} bytes."}
+            )
+            self.setResponseCode(413)
+            self.responseHeaders.setRawHeaders(b"content-type", [b"application/json"])
+            self.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
+            self.write(body)  # type: ignore[no-untyped-call]
+            self.finish()  # type: ignore[no-untyped-call]
+            return
+        super().process()  # type: ignore[no-untyped-call]
+
+
+def _single_slash(path: bytes) -> bytes:
+    """An address with a trailing slash makes npm clients ask for ``//api/…`` (``sync.md`` section 1.1)."""
+    return b"/" + path.lstrip(b"/") if path.startswith(b"//") else path
+
+
+class Root(Resource):
+    """Hands each request to the leaf that reads raw paths, to the sync socket, or to the routes.
+
+    :param sync: for ``/api/sync`` and ``/api/<version>/sync``.
+    :param http: for everything under ``/http``.
+    """
+
+    def __init__(self, routes: IResource, sync: IResource, http: IResource) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._routes = routes
+        self._sync = sync
+        self._http = http
+
+    def getChild(self, path: bytes, request: Any) -> Any:
+        """See ``IResource``."""
+        rest = request.postpath
+        if path == b"http":
+            return self._http
+        if path == b"api" and rest and rest[-1] == b"sync" and len(rest) <= 2:
+            return self._sync
+        # Klein wants the whole path.
+        request.postpath.insert(0, request.prepath.pop())
+        return self._routes
+
+    def render(self, request: Any) -> Any:
+        """See ``IResource``: the empty path."""
+        return self._routes.render(request)
+
+
+class BackendSite(Site):
+    """A site without an access log, and without parsing of forms that no route wants."""
+
+    def __init__(self, root: IResource, reactor: Any) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            root, LimitedRequest, timeout=300, reactor=reactor, parsePOSTFormSubmission=False
+        )
+
+    def log(self, request: Any) -> None:
+        """No line for each request: metrics count them."""

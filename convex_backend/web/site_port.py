@@ -1,0 +1,42 @@
+"""The second port, the origin of HTTP actions: ``/X`` there is ``/http/X`` here (``http_api.md`` section 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.web.resource import IResource, Resource
+
+from convex_backend.web.site import BackendSite, LimitedRequest
+
+
+class SitePort(Resource):
+    """Everything goes to the leaf that serves ``/http``."""
+
+    def __init__(self, http: IResource) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._http = http
+
+    def getChild(self, path: bytes, request: Any) -> IResource:
+        """See ``IResource``."""
+        request.postpath.insert(0, request.prepath.pop())
+        return self._http
+
+    def render(self, request: Any) -> Any:
+        """See ``IResource``: the empty path."""
+        return self._http.render(request)
+
+
+class SiteRequest(LimitedRequest):
+    """A request to the site origin: OPTIONS is the user's, there is no CORS of ours."""
+
+    def process(self) -> None:
+        """Find the resource, whatever the method."""
+        self.defaultContentType = None
+        super(LimitedRequest, self).process()  # type: ignore[no-untyped-call]
+
+
+def make_site_port(http: IResource, reactor: Any) -> BackendSite:
+    """The protocol factory of the site port."""
+    site = BackendSite(SitePort(http), reactor)
+    site.requestFactory = SiteRequest
+    return site
