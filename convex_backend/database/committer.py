@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import attrs
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from convex_backend.database.commit_request import CommitRequest, CommitterLimits, commit_rows, request_bytes
 from convex_backend.database.lanes import Lanes, LaneTicket
 from convex_backend.database.overlay import Overlay
 from convex_backend.database.reads import Point, ReadSet
@@ -33,12 +33,11 @@ from convex_backend.database.timestamps import next_timestamp
 from convex_backend.database.write_log import CommitEvent, ConflictInfo, DocumentChange, WriteLog, written_keys
 from convex_backend.deferreds import Waiters, from_coroutine, run_detached
 from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault, StorageFailed
-from convex_backend.interfaces import Commit, DocumentWrite, IndexWrite, IPersistence, LedgerEntry
+from convex_backend.interfaces import Commit, IPersistence
 
 __all__ = ["CommitEvent", "CommitRequest", "Committer", "CommitterLimits", "ConflictInfo", "DocumentChange"]
 
 _FAILED_RANGES = 64
-_COMMIT_BYTES = 200
 _SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _TIME_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -48,45 +47,6 @@ class Clock(Protocol):
 
     def now_ns(self) -> int:
         """Wall-clock nanoseconds since the epoch."""
-
-
-@attrs.frozen(slots=True)
-class CommitRequest:
-    """What a transaction wants to commit.
-
-    :param snapshot_ts: the timestamp that it read at.
-    :param reads: all that it read; every document that it changes is read as a point first.
-    :param changes: at most one for each document.
-    :param ledger: a mutation's answer to keep (A9).
-    :param writer: path of the function, for the conflict text of others.
-    :param extra_index_writes: entries added by a backfill: not conflict-checked against readers, not seen before they are durable.
-    :param meta: persistence meta values to set, by key; ``None`` deletes.
-    :param lane: the mutation's ticket; its lanes are released once the commit is pending.
-    """
-
-    snapshot_ts: int
-    reads: ReadSet
-    changes: tuple[DocumentChange, ...] = ()
-    ledger: LedgerEntry | None = None
-    writer: str | None = None
-    extra_index_writes: tuple[IndexWrite, ...] = ()
-    meta: tuple[tuple[str, bytes | None], ...] = ()
-    lane: LaneTicket | None = None
-
-
-@attrs.frozen(slots=True)
-class CommitterLimits:
-    """Bounds of the commit queue.
-
-    :param queue_commits: commits that may wait for their group, the one being written included.
-    :param queue_bytes: the same in bytes of documents, keys and answers.
-    :param group_commits: commits in one group. :param group_bytes: their bytes (at least one commit is taken).
-    """
-
-    queue_commits: int = 8192
-    queue_bytes: int = 64 * 1024 * 1024
-    group_commits: int = 512
-    group_bytes: int = 16 * 1024 * 1024
 
 
 class _Pending:
@@ -356,7 +316,7 @@ class Committer:
 
         Nothing is awaited between validation and the queue: waking others earlier would let them commit in between.
         """
-        size = _size(request)
+        size = request_bytes(request)
         limits = self.limits
         if self._waiting_commits() >= limits.queue_commits or (
             self._queued_bytes and self._queued_bytes + size > limits.queue_bytes
@@ -381,7 +341,7 @@ class Committer:
             self._log.failure("a listener refused commit {ts}", ts=ts)
             self._drop_above(before, ts)
             raise ServerFault from error
-        pending = _Pending(_commit(ts, request), event, size)
+        pending = _Pending(commit_rows(ts, request), event, size)
         self._queue.append(pending)
         self._queued_bytes += size
         if not self._writing:
@@ -537,36 +497,3 @@ def _answer(waiter: Deferred[Any], value: object) -> None:
 def _fail(waiter: Deferred[Any], error: Exception) -> None:
     if not waiter.called:
         waiter.errback(Failure(error))
-
-
-def _size(request: CommitRequest) -> int:
-    """Bytes that a request holds while it is queued, roughly."""
-    size = _COMMIT_BYTES
-    for change in request.changes:
-        size += _COMMIT_BYTES + len(change.new_json or b"") + len(change.old_json or b"")
-        for _, old_key, new_key in change.index_changes:
-            size += len(old_key or b"") + len(new_key or b"")
-    for write in request.extra_index_writes:
-        size += len(write.key)
-    if request.ledger is not None:
-        size += len(request.ledger.result)
-    return size
-
-
-def _commit(ts: int, request: CommitRequest) -> Commit:
-    """The rows that the store writes. An index entry whose key stays the same is not rewritten."""
-    documents = []
-    indexes: list[IndexWrite] = []
-    for change in request.changes:
-        tablet, document = change.tablet, change.id
-        documents.append(DocumentWrite(tablet, document, change.new_json, change.old_json is not None))
-        for index, old_key, new_key in change.index_changes:
-            if old_key == new_key:
-                continue
-            if old_key is not None:
-                indexes.append(IndexWrite(index, old_key, tablet, document, False))
-            if new_key is not None:
-                indexes.append(IndexWrite(index, new_key, tablet, document, True))
-    indexes.extend(request.extra_index_writes)
-    ledger = (request.ledger,) if request.ledger is not None else ()
-    return Commit(ts, tuple(documents), tuple(indexes), ledger, request.meta)
