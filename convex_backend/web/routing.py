@@ -26,12 +26,12 @@ from convex_backend.application.application import Application
 from convex_backend.application.keys import acting_identity, split_acting_user
 from convex_backend.application.types import ANONYMOUS, Caller, Identity
 from convex_backend.deferreds import InFlight
-from convex_backend.errors import BadRequest, ConvexError, Forbidden, ServerFault, TooLarge
+from convex_backend.errors import BadRequest, ConvexError, Forbidden, ServerFault
 from convex_backend.web import cors
 from convex_backend.web.content_encoding import decoded
 from convex_backend.web.errors import error_body, status_of
+from convex_backend.web.limits import PUSH_BYTES
 from convex_backend.web.metrics import RequestMetrics
-from convex_backend.web.site import PUSH_BYTES
 
 _JSON = [b"application/json"]
 _SEMVER = re.compile(r"\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]*)?")
@@ -335,8 +335,3 @@ def refuse_old(name: str, version: str) -> None:
             "ClientVersionUnsupported",
             f"The Convex {name} client at version {version} is no longer supported. Update it and try again.",
         )
-
-
-def too_large(what: str, limit: int) -> TooLarge:
-    """The error of a decoded body over its limit."""
-    return TooLarge("RequestTooLarge", f"{what} is over the limit of {limit} bytes.")

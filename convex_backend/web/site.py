@@ -13,38 +13,18 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from prometheus_client import CollectorRegistry
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
+from convex_backend.application.application import Application
+from convex_backend.deferreds import InFlight
 from convex_backend.web import cors
-
-MIB = 1024 * 1024
-#: Function calls: 16 MiB of arguments and the envelope.
-CALL_BYTES = 16 * MIB + 2000
-PUSH_BYTES = 200_000_000
-ECHO_BYTES = 128 * MIB
-HTTP_ACTION_BYTES = 20 * MIB
-SMALL_BYTES = 2 * MIB
-
-#: Body caps by the start of the path; the first that fits decides.
-BODY_CAPS: tuple[tuple[bytes, int], ...] = (
-    (b"/api/deploy2/", PUSH_BYTES),
-    (b"/api/query", CALL_BYTES),
-    (b"/api/mutation", CALL_BYTES),
-    (b"/api/action", CALL_BYTES),
-    (b"/api/function", CALL_BYTES),
-    (b"/api/run", CALL_BYTES),
-    (b"/echo", ECHO_BYTES),
-    (b"/http/", HTTP_ACTION_BYTES),
-)
-
-
-def body_cap(path: bytes) -> int:
-    """The most bytes that a request body of *path* may have on the wire."""
-    for prefix, cap in BODY_CAPS:
-        if path.startswith(prefix):
-            return cap
-    return SMALL_BYTES
+from convex_backend.web.http_actions import HttpActionResource
+from convex_backend.web.limits import PUSH_BYTES, body_cap
+from convex_backend.web.metrics import RequestMetrics
+from convex_backend.web.routes import make_routes
+from convex_backend.web.routing import Front
 
 
 class LimitedRequest(Request):
@@ -127,12 +107,38 @@ class Root(Resource):
 
 
 class BackendSite(Site):
-    """A site without an access log, and without parsing of forms that no route wants."""
+    """A site without an access log, and without parsing of forms that no route wants.
 
-    def __init__(self, root: IResource, reactor: Any) -> None:
+    :param front: the requests under way.
+    :ivar http: what serves ``/http``, for the site port.
+    """
+
+    def __init__(self, root: IResource, http: IResource, front: Front, reactor: Any) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             root, LimitedRequest, timeout=300, reactor=reactor, parsePOSTFormSubmission=False
         )
+        self.http = http
+        self.front = front
 
     def log(self, request: Any) -> None:
         """No line for each request: metrics count them."""
+
+    async def idle(self) -> None:
+        """Return when no request is under way; long polls are answered first."""
+        self.front.application.function_log.stop()
+        await self.front.in_flight.idle()
+
+    def cancel_requests(self) -> None:
+        """Give up what is still under way; commits that have begun still happen."""
+        for work in list(self.front.running):
+            work.cancel()
+
+
+def make_site(application: Application, sync: IResource, registry: CollectorRegistry, reactor: Any) -> BackendSite:
+    """The protocol factory of the main port.
+
+    :param sync: serves ``/api/sync`` and ``/api/<version>/sync``; given from outside, since front ends do not know each other.
+    """
+    front = Front(application, RequestMetrics(registry), InFlight())
+    http = HttpActionResource(application)
+    return BackendSite(Root(make_routes(front), sync, http), http, front, reactor)

@@ -35,8 +35,11 @@ class SiteRequest(LimitedRequest):
         super(LimitedRequest, self).process()  # type: ignore[no-untyped-call]
 
 
-def make_site_port(http: IResource, reactor: Any) -> BackendSite:
-    """The protocol factory of the site port."""
-    site = BackendSite(SitePort(http), reactor)
+def make_site_port(cloud: BackendSite) -> BackendSite:
+    """The protocol factory of the site port.
+
+    :param cloud: the main port's: requests of both are counted together.
+    """
+    site = BackendSite(SitePort(cloud.http), cloud.http, cloud.front, cloud.reactor)
     site.requestFactory = SiteRequest
     return site
