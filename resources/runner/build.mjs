@@ -27,7 +27,8 @@ const common = {
   write: false,
   metafile: true,
   target: "node24",
-  charset: "utf8",
+  // One-byte text: half the memory of two-byte text, and faster to scan.
+  charset: "ascii",
   legalComments: "none",
   logLevel: "warning",
 };
@@ -44,7 +45,7 @@ const replacements = [
   { importer: /whatwg-url/, specifier: /^@exodus\/bytes\/encoding\.js$/, file: "globals/vendor/empty.js" },
   { importer: /whatwg-url/, specifier: /^@exodus\/bytes\/whatwg\.js$/, file: "globals/vendor/percent-encode.js" },
   { importer: /whatwg-url/, specifier: /^tr46$/, file: "globals/vendor/idna.js" },
-  { importer: /object-inspect/, specifier: /^\.\/util\.inspect$/, file: "globals/vendor/empty.js" },
+  { importer: /object-inspect/, specifier: /^\.\/util\.inspect$/, file: "globals/vendor/util-inspect.cjs" },
   { importer: /object-inspect/, specifier: /^\.\/stringWidth$/, file: "globals/vendor/string-width.cjs" },
 ];
 
@@ -54,6 +55,11 @@ const contextPackages = {
     builder.onResolve({ filter: /.*/ }, ({ importer, path }) => {
       const found = replacements.find((one) => one.importer.test(importer) && one.specifier.test(path));
       return found && { path: join(source, found.file) };
+    });
+    // Tables as text: every child compiles all groups when it starts, and scanning a string is cheaper than parsing an object literal.
+    builder.onLoad({ filter: /\.json$/ }, ({ path }) => {
+      const text = JSON.stringify(JSON.parse(readFileSync(path, "utf8")));
+      return { contents: `module.exports = JSON.parse(${JSON.stringify(text)});`, loader: "js" };
     });
     // "package:x/y.js" names a file of a package past its "exports" map.
     builder.onResolve({ filter: /^package:/ }, ({ path }) => ({ path: join(here, "node_modules", path.slice("package:".length)) }));

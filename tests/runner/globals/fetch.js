@@ -96,6 +96,21 @@ test("both bodies stream at once", async () => {
   push.close();
   assert.equal((await reader.read()).done, true);
 });
+test("a request body that fails, fails the exchange", async () => {
+  const body = new ReadableStream({ pull(controller) { controller.error(new RangeError("no more")); } });
+  await assert.rejects(fetch(`${base}/echo`, { method: "POST", body, duplex: "half" }), Error, "no more");
+  await assert.rejects(fetch(`${base}/echo`, { method: "POST", body: ReadableStream.from(["text"]), duplex: "half" }), Error, "Received non-Uint8Array chunk");
+});
+test("a Request is sent once", async () => {
+  const request = new Request(`${base}/echo`, { method: "PUT", body: new Blob(["b"], { type: "x/y" }) });
+  const got = await (await fetch(request, { headers: { "x-two": "2" } })).json();
+  assert.equal(got.method + got.body + got.headers["x-two"], "PUTb2");
+  await assert.rejects(fetch(request), TypeError, "body stream already read");
+  const form = new FormData();
+  form.append("k", "v");
+  const sent = await (await fetch(`${base}/echo`, { method: "POST", body: form })).json();
+  assert(sent.headers["content-type"].startsWith("multipart/form-data; boundary=") && sent.body.includes('name="k"'));
+});
 test("abort before the head, and in the body", async () => {
   const before = new AbortController();
   const promise = fetch(`${base}/slow`, { signal: before.signal });

@@ -20,3 +20,9 @@ test("a long string is cut", () => {
   const text = host.inspect("x".repeat(32770));
   assert.equal(text, `'${"x".repeat(32768)}'... 2 more characters`);
 });
+test("a DOMException shows like an error", () => {
+  assert.equal(host.inspect([new DOMException("text", "AbortError")]), "[ [AbortError: text] ]");
+});
+test("what looks like Node's own hook is not called", () => {
+  assert.equal(host.inspect({ [Symbol.for("nodejs.util.inspect.custom")]: () => "x" }).includes("nodejs.util.inspect.custom"), true);
+});

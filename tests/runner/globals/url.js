@@ -67,6 +67,7 @@ test("URLSearchParams", () => {
   assert.equal(seen, "azb2c  x");
 });
 test("classes and tags", () => {
+  assert.equal(URL.name + URLSearchParams.name, "URLURLSearchParams");
   assert.equal(Object.prototype.toString.call(new URL("http://h/")), "[object URL]");
   assert.equal(Object.prototype.toString.call(new URLSearchParams()), "[object URLSearchParams]");
   assert(new URL("http://h/").searchParams instanceof URLSearchParams);

@@ -91,4 +91,11 @@ for (const name in constants) descriptors[name] = { value: constants[name], enum
 Object.defineProperties(DOMException, descriptors);
 Object.defineProperties(DOMException.prototype, descriptors);
 
+// Console lines show it as they show errors, which object-inspect tells by a string tag that is not ours to have.
+Object.defineProperty(DOMException.prototype, Symbol.for("convex.inspect"), {
+  value() {
+    return `[${String(this)}]`;
+  },
+});
+
 export { DOMException };

@@ -7,6 +7,9 @@ const registry = { Array, Object, Promise, String, TypeError, eval: () => async 
 URLInterface.install(registry, ["Window"]);
 URLSearchParamsInterface.install(registry, ["Window"]);
 const { URL, URLSearchParams } = registry;
+// The bundler renames classes whose names are taken in an outer scope.
+Object.defineProperty(URL, "name", { value: "URL", configurable: true });
+Object.defineProperty(URLSearchParams, "name", { value: "URLSearchParams", configurable: true });
 
 for (const name of ["host", "password", "username"]) {
   const descriptor = Object.getOwnPropertyDescriptor(URL.prototype, name);
