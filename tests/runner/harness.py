@@ -9,6 +9,7 @@ Usage::
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -89,10 +90,9 @@ class Child:
         self.announce.flush()
         fd3, fd4 = theirs.fileno(), self.announce.fileno()
 
-        # dup first: the descriptors may themselves be 3 or 4.
-        a, b = os.dup(fd3), os.dup(fd4)
-        while min(a, b) < 10:
-            a, b = os.dup(a), os.dup(b)
+        # Copies first: the descriptors may themselves be 3 or 4.
+        a = fcntl.fcntl(fd3, fcntl.F_DUPFD, 10)
+        b = fcntl.fcntl(fd4, fcntl.F_DUPFD, 10)
 
         def move() -> None:
             os.dup2(a, 3)
@@ -116,6 +116,8 @@ class Child:
             stderr=subprocess.PIPE,
         )
         theirs.close()
+        os.close(a)
+        os.close(b)
         self.buffer = bytearray()
         self.next_call = 1
         self.closure: dict[str, str] = {}

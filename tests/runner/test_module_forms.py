@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - module texts
 """The transform of modules to classic scripts, compared with V8's own modules, and its columns."""
 
 from __future__ import annotations

@@ -1375,8 +1375,9 @@
     isDeliverable: () => !ended && (operationsReady() || isReady()),
     deliver() {
       hostContextSet(0);
+      // One or the other: answers that happen to be here together must not be seen closer together than answers that are not.
       if (operationsReady()) deliverOperations();
-      if (isReady()) deliver();
+      else if (isReady()) deliver();
     },
     makeBuffer(size) {
       return (incoming[incomingCount++] = new NativeArrayBuffer(size));
