@@ -91,6 +91,14 @@ class Database:
         :raises ConvexError: ``DatabaseInUse``, ``DatabaseTooNew``.
         """
         await self.persistence.open()
+        try:
+            await self._start_opened()
+        except BaseException:
+            # A later start, of this process or another, must find the file closed.
+            await self.persistence.close()
+            raise
+
+    async def _start_opened(self) -> None:
         self.committer = Committer(
             self.persistence,
             self.clock,

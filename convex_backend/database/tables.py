@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED, IndexInfo, TableInfo
 from convex_backend.database.system_tables import BACKEND_STATE, INDEX, TABLES
+from convex_backend.errors import BadRequest
+from convex_backend.values.schema import MAX_TABLES
 
 if TYPE_CHECKING:
     from convex_backend.database.transaction import Transaction
@@ -22,8 +24,11 @@ async def create_table(transaction: Transaction, component: int, name: str) -> T
 
     :returns: its entry in the transaction's catalog.
     :raises Conflict: the component has such a table.
+    :raises BadRequest: ``TooManyTables``.
     """
     await transaction.ensure_begun()
+    if len(transaction.catalog.tables_of(component)) >= MAX_TABLES:
+        raise BadRequest("TooManyTables", f"Number of tables cannot exceed {MAX_TABLES}.")
     tablet = transaction.new_metadata_id()
     number = transaction.catalog.first_free_number(component)
     await transaction.system.insert(

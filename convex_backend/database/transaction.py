@@ -95,7 +95,6 @@ class Transaction:
         self.reads = ReadSet()
         self.writes = WriteSet()
         self.counters = Counters(UNLIMITED if kind == "system" else None)
-        self.system = SystemRows(self)
         self.moves = 0
         self.allocated_metadata_ids = False
         #: the paginated query's end, to be returned as the run's journal; ``None`` without one
@@ -121,6 +120,11 @@ class Transaction:
             self.snapshot = database.committer.snapshots.open(database.committer.durable_ts if ts is None else ts)
 
     # -- life ---------------------------------------------------------------------------------------
+
+    @property
+    def system(self) -> SystemRows:
+        """The system tables. Made on demand: a transaction that refers to nothing that refers to it needs no garbage collector."""
+        return SystemRows(self)
 
     @property
     def snapshot_ts(self) -> int | None:
@@ -149,6 +153,7 @@ class Transaction:
         """Let go of the snapshot. A second call does nothing."""
         if not self._closed:
             self._closed = True
+            self._streams.clear()
             if self._begun or self.kind == "query":
                 self.snapshot.close()
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import attrs
 import orjson
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from convex_backend.database import index_cleanup
-from convex_backend.database.catalog import Catalog, CatalogNames
+from convex_backend.database.catalog import Catalog, CatalogManager, CatalogNames
 from convex_backend.database.counters import SIZE_PER_JSON_BYTE, document_size
 from convex_backend.database.retention import DAY_SECONDS
 from convex_backend.database.system_tables import SYSTEM_TABLES
-from convex_backend.database.tables import add_index, remove_index
+from convex_backend.database.tables import add_index, create_table, remove_index, set_index_state
 from convex_backend.errors import Conflict, ConvexError, OccConflict, Rerun, StorageFailed
 from convex_backend.interfaces import LedgerEntry
 from convex_backend.storage.memory_persistence import MemoryPersistence
@@ -99,6 +102,63 @@ def test_a_file_of_a_newer_format_is_refused(store):
     with pytest.raises(ConvexError) as caught:
         Store(store.persistence)
     assert caught.value.code == "DatabaseTooNew"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_catalog_kept_is_the_catalog_read(seed):
+    """After random changes, failures and rollbacks included, the catalog in memory is the one that a restart reads from the file."""
+    store = Store(seed=seed)
+    random = Random(seed)
+    for _ in range(25):
+        transaction = store.system()
+        run(transaction.ensure_begun())
+        tables = transaction.catalog.tables_of(0)
+        kind = random.choice(["table", "index", "state", "remove", "schema"])
+        savepoint = transaction.savepoint()
+        if kind == "table" or not tables:
+            run(create_table(transaction, 0, f"t{len(tables)}"))
+        elif kind == "schema":
+            row = {"component": 0, "state": random.choice(["active", "pending"]), "error": None, "table": None}
+            for row_id, _ in run(transaction.system.scan("_schemas", "by_state", (0, row["state"]))):
+                run(transaction.system.delete("_schemas", row_id))
+            run(transaction.system.insert("_schemas", {**row, "schema": '{"tables":[],"schemaValidation":true}'}))
+        else:
+            table = random.choice(tables)
+            own = [index for index in table.indexes if index.name != "by_creation_time"]
+            if kind == "index" or not own:
+                name = f"by_{table.indexes[-1].id}"
+                run(add_index(transaction, table, name, fields=("n", "_creationTime")))
+            elif kind == "state":
+                run(set_index_state(transaction, random.choice(own), random.choice(["backfilling", "enabled"])))
+            else:
+                run(remove_index(transaction, random.choice(own)))
+        if random.random() < 0.2:
+            transaction.rollback_to(savepoint)
+        if transaction.writes and random.random() < 0.2:
+            store.persistence.before_write = lambda commits: fail(OSError("disk"))
+            with pytest.raises(ConvexError):
+                store.commit(transaction)
+            store.persistence.before_write = None
+        else:
+            store.commit(transaction)
+        store.settle(0.05)
+    kept = store.db.catalogs.newest
+    read = CatalogManager(store.persistence)
+    read.start(store.db.committer.durable_ts)
+    assert described(read.newest) == described(kept)
+    run(store.db.stop())
+
+
+def described(catalog):
+    return (
+        {
+            key: (info.tablet, info.number, [attrs.astuple(each) for each in info.indexes], info.maintained and True)
+            for key, info in catalog.by_name.items()
+        },
+        {key: (info.row_id, info.text) for key, info in catalog.active.items()},
+        {key: (info.row_id, info.text) for key, info in catalog.pending.items()},
+        set(catalog.by_tablet),
+    )
 
 
 def test_mutations_see_pending_commits_and_queries_do_not(store):
