@@ -271,6 +271,8 @@ def _environment(built_in: Mapping[str, str], variables: Mapping[str, str]) -> E
 def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRecord:
     tree = stored.tree()
     closure = tuple(ModuleRef(name, digest) for name, digest in tree.get("closure", ()))
+    # Only actions may import dynamically.
+    action_closure = tuple(ModuleRef(name, digest) for name, digest in tree.get("dynamicClosure", ()))
     functions: dict[str, ResolvedFunction] = {}
     for function in tree.get("functions", ()):
         visibility, args, returns = function["visibility"], function["args"], function["returns"]
@@ -282,7 +284,7 @@ def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRe
             visibility=visibility["kind"] if visibility is not None else None,
             args=parse_args(args) if args is not None else None,
             returns=parse_returns(returns) if returns is not None else None,
-            closure=closure,
+            closure=action_closure if function["udfType"] == "Action" else closure,
             import_seed=config.seed,
             import_ms=float(config.time_ns // 1_000_000),
             node=stored.environment == "node",

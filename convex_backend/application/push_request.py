@@ -1,0 +1,161 @@
+"""The body of a push, read and checked: modules, definitions, what is not offered.
+
+Source: ``push.md`` sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from convex_backend.application.push_store import StoredModule
+from convex_backend.errors import BadRequest, Conflict
+from convex_backend.functions.module_text import ModuleText
+from convex_backend.functions.modules import module_text, upload_hash
+from convex_backend.values.paths import parse_module_path
+
+MAX_MODULES: Final = 4096
+MAX_MODULE_BYTES: Final = 230_000_000
+ISOLATE: Final = "isolate"
+NODE: Final = "node"
+DEPS: Final = ("_deps/", "actions/_deps/")
+AUTH_CONFIG: Final = "auth.config.js"
+
+
+@attrs.frozen(slots=True)
+class PushedModule:
+    """One module of a push.
+
+    :param hash: of its runnable form; ``sha256`` the CLI's.
+    :param text: ``None`` for one that was not sent because the deployment has it.
+    """
+
+    path: str
+    environment: str
+    sha256: str
+    hash: str
+    text: ModuleText | None
+
+    @property
+    def is_deps(self) -> bool:
+        """Whether it is a shared chunk, which has no functions of its own."""
+        return self.path.startswith(DEPS)
+
+
+@attrs.frozen(slots=True)
+class PushRequest:
+    """A push of an app without components.
+
+    :param modules: all runtime modules by path, those included that did not change.
+    :param definition: ``convex.config.js``, if the app has one. :param schema: ``schema.js``, likewise.
+    :param server_version: of the npm package.
+    """
+
+    modules: dict[str, PushedModule]
+    definition: PushedModule | None
+    schema: PushedModule | None
+    server_version: str
+    dry_run: bool
+    for_codegen: bool
+
+
+def _malformed(what: str) -> BadRequest:
+    return BadRequest("BadJsonBody", f"Invalid push request: {what}")
+
+
+def _get(tree: Mapping[str, Any], name: str, kind: type, default: Any = ...) -> Any:
+    value = tree.get(name, default)
+    if value is ... or not isinstance(value, kind):
+        raise _malformed(f"`{name}` is missing or of the wrong type")
+    return value
+
+
+def _module(tree: Any, *, fixed_path: str | None = None) -> PushedModule:
+    if not isinstance(tree, dict):
+        raise _malformed("a module must be an object")
+    path = fixed_path or parse_module_path(_get(tree, "path", str))
+    source = _get(tree, "source", str)
+    source_map = tree.get("sourceMap")
+    if source_map is not None and not isinstance(source_map, str):
+        raise _malformed("`sourceMap` must be a string")
+    environment = tree.get("environment") or ISOLATE
+    if environment not in (ISOLATE, NODE):
+        raise _malformed(f"unknown environment {environment!r}")
+    text = module_text(path, source, source_map)
+    return PushedModule(path, environment, upload_hash(source, source_map), text.hash, text)
+
+
+def _unchanged(tree: Any, deployed: Mapping[str, StoredModule]) -> PushedModule:
+    """:raises Conflict: the deployment does not have that module."""
+    if not isinstance(tree, dict):
+        raise _malformed("an unchanged module must be an object")
+    path = parse_module_path(_get(tree, "path", str))
+    stored = deployed.get(path)
+    if stored is None:
+        raise Conflict("MissingExistingModule", f"The module {path} was said to be unchanged, but it is not deployed.")
+    environment = tree.get("environment") or ISOLATE
+    if environment != stored.environment:
+        raise Conflict(
+            "ExistingModuleEnvConflict",
+            f"The module {path} was said to be unchanged in environment {environment}, "
+            f"but is deployed in {stored.environment}.",
+        )
+    if _get(tree, "sha256", str) != stored.sha256:
+        raise Conflict("ExistingModuleHashConflict", f"The module {path} was said to be unchanged, but it has changed.")
+    return PushedModule(path, stored.environment, stored.sha256, stored.hash, None)
+
+
+def _refuse_components(app: Mapping[str, Any], definitions: list[Any]) -> None:
+    names = [str(one.get("definitionPath")) for one in definitions if isinstance(one, dict)]
+    names = names or [str(path) for path in app.get("dependencies", [])]
+    if names:
+        raise components_unavailable(names)
+
+
+def components_unavailable(names: list[str]) -> BadRequest:
+    """The refusal of an app that uses components."""
+    return BadRequest(
+        "ComponentsNotAvailable",
+        "Components are not available in this version of convex-backend yet, "
+        f"but convex.config.ts uses: {', '.join(sorted(names))}.",
+    )
+
+
+def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> PushRequest:
+    """Read the body of start_push, evaluate_push or evaluate_schema.
+
+    :param deployed: the modules that are deployed now, by path.
+    :raises BadRequest: malformed, over a limit, or not offered. :raises Conflict: an unchanged module is not what the CLI thinks.
+    """
+    app = _get(tree, "appDefinition", dict)
+    _refuse_components(app, _get(tree, "componentDefinitions", list, []))
+    if tree.get("nodeVersion") == "18":
+        raise BadRequest(
+            "NodeVersionNotSupported", "Node.js 18 is not supported: choose a newer version in convex.json."
+        )
+    modules: dict[str, PushedModule] = {}
+    changed = app.get("changedModules", app.get("functions", []))
+    if not isinstance(changed, list):
+        raise _malformed("`changedModules` must be an array")
+    listed = [_module(one) for one in changed]
+    listed += [_unchanged(one, deployed) for one in _get(app, "unchangedModuleHashes", list, [])]
+    for module in sorted(listed, key=lambda one: one.path):
+        if module.path in modules:
+            raise BadRequest("InvalidModules", f"The module {module.path} is listed twice.")
+        modules[module.path] = module
+    if sum(not module.is_deps for module in listed) > MAX_MODULES:
+        raise BadRequest("InvalidModules", f"Too many function files. Maximum: {MAX_MODULES}.")
+    size = sum(len(one.text.source) + len(one.text.source_map or b"") for one in listed if one.text is not None)
+    if size > MAX_MODULE_BYTES:
+        raise BadRequest("ModulesTooLarge", f"Total module size exceeded: {size} > maximum {MAX_MODULE_BYTES} bytes.")
+    definition, schema = app.get("definition"), app.get("schema")
+    return PushRequest(
+        modules,
+        _module(definition, fixed_path="convex.config.js") if definition is not None else None,
+        _module(schema, fixed_path="schema.js") if schema is not None else None,
+        _get(app, "udfServerVersion", str),
+        bool(tree.get("dryRun", False)),
+        bool(tree.get("forCodegen", False)),
+    )
