@@ -35,10 +35,10 @@ export class Analysis {
   #text = "";
   #cpuUs = 0;
 
-  /** @param {object} meta of the ANALYZE frame: {what, module, closure, import_seed, import_ms, env, allow_env} */
+  /** @param {object} meta of the ANALYZE frame: {what, path, modules, import_seed, import_ms, env, allow_env} */
   constructor(core, call, meta) {
     this.#core = core;
-    this.#meta = meta;
+    this.#meta = { ...meta, module: meta.path ?? meta.module, closure: meta.modules ?? meta.closure };
     this.call = call;
     this.done = false;
     this.queued = false;
@@ -171,16 +171,33 @@ export class Analysis {
     const { module: path, closure } = this.#meta;
     const shape = this.#core.modules.shape(closure[path]);
     const flags = Number(bridge.observed());
-    const resolved = (specifiers) => {
+    const resolved = (specifiers, from = path) => {
       const paths = [];
       for (const specifier of specifiers) {
         try {
-          paths.push(resolveSpecifier(specifier, path));
+          paths.push(resolveSpecifier(specifier, from));
         } catch {
           // A dynamic import that can never work fails when it is reached, not at push.
         }
       }
       return [...new Set(paths)];
+    };
+    const reached = (dynamic) => {
+      const found = new Set([path]);
+      for (const from of found) {
+        let other;
+        try {
+          other = this.#core.modules.shape(closure[from]);
+        } catch {
+          // Only a dynamic import leads to a module that cannot be read; it fails when it is reached.
+          continue;
+        }
+        const specifiers = other.requests.map((one) => one.specifier);
+        for (const to of resolved(dynamic ? [...specifiers, ...other.dynamic] : specifiers, from)) {
+          if (Object.hasOwn(closure, to) && this.#core.modules.has(closure[to])) found.add(to);
+        }
+      }
+      return [...found].sort();
     };
     const at = this.#positions(path, closure[path]);
     const functions = found.functions.map(({ source, ...rest }) => ({ ...rest, pos: at(source) }));
@@ -190,6 +207,8 @@ export class Analysis {
       httpRoutes: found.httpRoutes?.map(({ path: route, method, source }) => ({ route: { path: route, method }, pos: at(source) })) ?? null,
       cronSpecs,
       reuseContext: found.reuseContext,
+      closure: reached(false),
+      dynamicClosure: reached(true),
       imports: resolved(shape.requests.map((one) => one.specifier)),
       dynamicImports: resolved(shape.dynamic),
       importTime: (flags & 4) !== 0,
