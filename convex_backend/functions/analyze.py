@@ -34,10 +34,13 @@ TICK_SECONDS = 0.1
 
 
 class AnalysisFailed(BadRequest):
-    """The pushed code cannot be analysed; the message is the text for the developer, with frames and console lines."""
+    """The pushed code cannot be analysed; the message is the text for the developer, with frames and console lines.
 
-    def __init__(self, message: str) -> None:
-        super().__init__("InvalidModules", message)
+    :param code: ``InvalidModules``, ``InvalidCron``, ``AuthConfigMissingEnvironmentVariable``, … (``push.md`` sections 5 to 7).
+    """
+
+    def __init__(self, message: str, code: str = "InvalidModules") -> None:
+        super().__init__(code, message)
 
 
 @attrs.frozen(slots=True)
@@ -71,9 +74,11 @@ class AnalyzedModule:
     """What one module exports.
 
     :param http_routes: of ``http.js``, as ``[{route: {path, method}, pos}]``; ``None`` in any other module.
-    :param cron_specs: of ``crons.js``, as exported: ``{identifier: {name, args, schedule}}``; ``None`` in any other module.
+    :param cron_specs: of ``crons.js``, as ``docs/internals.md`` says; ``None`` in any other module.
     :param reuse_context: the module exports ``experimental_reuseContext === true``.
     :param closure: paths that static imports reach, the module itself included.
+    :param dynamic_closure: likewise with dynamic imports: what an action may load.
+    :param import_time: whether the import phase looked at the clock; ``import_random`` and ``env`` (names) likewise.
     """
 
     functions: tuple[AnalyzedFunction, ...]
@@ -81,6 +86,10 @@ class AnalyzedModule:
     cron_specs: Any
     reuse_context: bool
     closure: tuple[str, ...]
+    dynamic_closure: tuple[str, ...] = ()
+    import_time: bool = False
+    import_random: bool = False
+    env: tuple[str, ...] = ()
 
 
 @attrs.frozen(slots=True)
@@ -112,6 +121,10 @@ def read_module(tree: Any) -> AnalyzedModule:
             tree.get("cronSpecs"),
             bool(tree.get("reuseContext", False)),
             tuple(tree["closure"]),
+            tuple(tree.get("dynamicClosure", tree["closure"])),
+            bool(tree.get("importTime", False)),
+            bool(tree.get("importRandom", False)),
+            tuple(tree.get("env", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ServerFault(f"The runner's analysis is malformed: {error!r}") from error
@@ -243,7 +256,9 @@ class Analysis:
             return
         try:
             meta = loads_lenient(frame.meta)
-            error = None if meta["ok"] else AnalysisFailed(str(meta["error"]["message"]))
+            error = None
+            if not meta["ok"]:
+                error = AnalysisFailed(str(meta["error"]["message"]), str(meta["error"].get("code", "InvalidModules")))
         except (ValueError, KeyError, TypeError):
             self._log.failure("the analysis child broke the protocol")
             answer.errback(Failure(ServerFault()))

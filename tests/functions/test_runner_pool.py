@@ -41,6 +41,18 @@ class PoolCase(SynchronousTestCase):
             self.spawner.children[0].hello()
         self.successResultOf(started)
         self.hosts: list[FakeHost] = []
+        self.runs: list[Deferred[Outcome]] = []
+
+    def tearDown(self) -> None:
+        # What still runs or waits is ended here and not by the garbage collector.
+        stopped = Deferred.fromCoroutine(self.pool.stop())
+        for child in list(self.spawner.children):
+            if not child.gone:
+                child.die(code=0)
+        self.successResultOf(stopped)
+        for run in self.runs:
+            run.addErrback(lambda failure: failure.trap(Overloaded))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     @property
     def child(self) -> FakeChild:
@@ -52,7 +64,9 @@ class PoolCase(SynchronousTestCase):
             self.hosts.append(FakeHost(answer))
             return self.hosts[-1]
 
-        return Deferred.fromCoroutine(self.pool.run(call_spec or spec(), make_host))
+        run = Deferred.fromCoroutine(self.pool.run(call_spec or spec(), make_host))
+        self.runs.append(run)
+        return run
 
     def error_of(self, run: Deferred[Outcome]) -> FunctionError:
         error = self.successResultOf(run).error
