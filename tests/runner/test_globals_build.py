@@ -51,8 +51,8 @@ def test_groups_are_function_expressions_without_host_access() -> None:
     manifest = json.loads((DIST / "globals.json").read_text())
     for name, group in manifest["groups"].items():
         text = (DIST / group["file"]).read_text()
-        assert text.startswith("(function (bridge, use) {"), name
-        assert text.endswith("})"), name
+        assert text.startswith("function (bridge, use) {"), name
+        assert text.endswith("}"), name
         assert "require(" not in text, name
         assert "node:" not in text, name
 

@@ -6,6 +6,16 @@ test("a request from the wire", async () => {
   assert.equal(await request.text(), "");
   assert.equal(request.signal.aborted, false);
 });
+test("the client's disconnect reaches copies of the request", async () => {
+  // The scripted host knows no http.closed: its refusal must not abort anything, nor be left unhandled.
+  const request = host.syscall("requestFromConvexJson")({ convexJson: { headerPairs: [], url: "http://h/", method: "GET", streamId: null, signal: "s" } });
+  const [copy, second] = [request.clone(), new Request(request)];
+  assert(!copy.signal.aborted && !second.signal.aborted && !request.signal.aborted);
+  const mine = new AbortController();
+  const third = new Request(request, { signal: mine.signal });
+  mine.abort();
+  assert(third.signal.aborted && !request.signal.aborted);
+});
 test("a response to the wire", () => {
   const toJson = host.syscall("convexJsonFromResponse");
   const empty = toJson({ response: new Response(null, { status: 204, headers: { a: "b" } }) });
