@@ -85,7 +85,8 @@ async function buildGroup(name) {
       plugins: [contextPackages],
     }),
   );
-  return `(function (bridge, use) {"use strict";${seesRealGlobal.has(name) ? "" : packageGlobal}const module={exports:{}};${code.trimEnd()}\nreturn module.exports;})`;
+  // Without parentheses around it: they would make V8 compile the function when it is parsed, not when it is first called.
+  return `function (bridge, use) {"use strict";${seesRealGlobal.has(name) ? "" : packageGlobal}const module={exports:{}};${code.trimEnd()}\nreturn module.exports;}`;
 }
 
 async function buildHost(entry) {

@@ -69,6 +69,7 @@ class Request {
     }
     if (init !== undefined && init !== null && "signal" in init && init.signal !== undefined) {
       this.#source = signalOf(init.signal, "Request");
+      this.#watch = null;
     }
     this.#headers = new Headers(init?.headers ?? original?.headers);
     this.#fill(original, init);
@@ -79,6 +80,7 @@ class Request {
     this.#method = original.#method;
     this.#redirect = original.#redirect;
     this.#source = original.#signal ?? original.#source;
+    this.#watch = original.#watch;
   }
 
   #fill(original, init) {
@@ -128,6 +130,7 @@ class Request {
       redirect: this.#redirect,
       signal: this.#signal ?? this.#source,
     });
+    copy.#watch = this.#watch;
     const body = bodyOf(this);
     if (body !== null) initializeBody(copy, body.clone(), null);
     return copy;
