@@ -9,8 +9,8 @@ Source: ``runtime.md`` sections 2.3, 4.6, 5.5, 8.6 and 9.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from convex_backend.database.catalog import (
     Catalog,
@@ -23,6 +23,13 @@ from convex_backend.database.catalog import (
     table_number_point,
 )
 from convex_backend.database.counters import Counters, TransactionLimits
+from convex_backend.database.document_errors import (
+    bad_id,
+    check_system_fields,
+    holds_commit_ts,
+    no_document,
+    wrong_table,
+)
 from convex_backend.database.index_keys import document_keys
 from convex_backend.database.lanes import LaneTicket, claim
 from convex_backend.database.query.cursor import Seal, Unseal
@@ -38,9 +45,8 @@ from convex_backend.database.writes import Keys, Write, WriteSet
 from convex_backend.errors import BadRequest
 from convex_backend.values.ids import decode_id, encode_id
 from convex_backend.values.json_codec import dumps, loads
-from convex_backend.values.kinds import COMMIT_TS, UNDEFINED, InvalidValue
+from convex_backend.values.kinds import UNDEFINED, InvalidValue
 from convex_backend.values.limits import check_document, identifier_error, size_of
-from convex_backend.values.text import string_text, value_text
 
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
@@ -296,7 +302,7 @@ class Transaction:
         try:
             number, internal_id = decode_id(id)
         except InvalidValue as error:
-            raise _bad_id(call, error.message) from None
+            raise bad_id(call, error.message) from None
         if not self._begun:
             await self.ensure_begun()
         info = self.catalog.by_number.get((self.component, number))
@@ -308,7 +314,7 @@ class Transaction:
         if info not in self._noted:
             self.note_table(info)
         if table is not None and table != info.name:
-            raise _wrong_table(call, table, info.name)
+            raise wrong_table(call, table, info.name)
         row = await self._read(info.tablet, internal_id)
         self.check_queries()
         if row is None:
@@ -459,7 +465,7 @@ class Transaction:
         size = size_of(document)
         self.counters.write(size)
         if "_id" in value or "_creationTime" in value:
-            _check_system_fields(value, document_id, creation_time)
+            check_system_fields(value, document_id, creation_time)
         check_document(document, size)
         if info not in self._written:
             self._note_writing(info)
@@ -490,7 +496,7 @@ class Transaction:
         info, internal_id = await self._written_table("db.patch", "Update", id, table)
         found = await self._read(info.tablet, internal_id)
         if found is None:
-            _no_document("Update", id)
+            no_document("Update", id)
         old = loads(found[1])
         document = {name: value for name, value in {**old, **fields}.items() if value is not UNDEFINED}
         document.setdefault("_id", old["_id"])
@@ -508,7 +514,7 @@ class Transaction:
         info, internal_id = await self._written_table("db.replace", "Replace", id, table)
         found = await self._read(info.tablet, internal_id)
         if found is None:
-            _no_document("Replace", id)
+            no_document("Replace", id)
         old = loads(found[1])
         document = {"_id": old["_id"], "_creationTime": old["_creationTime"], **value}
         return await self._update(info, internal_id, found, old, document)
@@ -522,7 +528,7 @@ class Transaction:
         info, internal_id = await self._written_table("db.delete", "Delete", id, table)
         found = await self._read(info.tablet, internal_id)
         if found is None:
-            _no_document("Delete", id)
+            no_document("Delete", id)
         old = loads(found[1])
         self.counters.write(size_of(old))
         old_ts, old_json, old_keys = self._stored(info, internal_id, found, old)
@@ -533,7 +539,7 @@ class Transaction:
         try:
             number, internal_id = decode_id(id)
         except InvalidValue as error:
-            raise _bad_id(call, error.message) from None
+            raise bad_id(call, error.message) from None
         if not self._begun:
             await self.ensure_begun()
         info = self.catalog.by_number.get((self.component, number))
@@ -541,11 +547,11 @@ class Transaction:
             self.add_system_point(*table_number_point(self.component, number))
             if number in VIRTUAL_NUMBERS:
                 raise BadRequest("SystemTableAccess", _SYSTEM_ONLY)
-            _no_document(verb, id)
+            no_document(verb, id)
         if info not in self._written:
             self._note_writing(info)
         if table is not None and table != info.name:
-            raise _wrong_table(call, table, info.name)
+            raise wrong_table(call, table, info.name)
         return info, internal_id
 
     async def _update(
@@ -559,7 +565,7 @@ class Transaction:
         size = size_of(document)
         self.counters.write(size)
         if document["_id"] != old["_id"] or document["_creationTime"] != old["_creationTime"]:
-            _check_system_fields(document, old["_id"], old["_creationTime"])
+            check_system_fields(document, old["_id"], old["_creationTime"])
         check_document(document, size)
         if self.catalog.schemas:
             await enforce(self, info, document)
@@ -592,7 +598,7 @@ class Transaction:
     @staticmethod
     def _encode(document: dict[str, Any]) -> bytes:
         json = dumps(document)
-        if b'"$commitTs"' in json and _holds_commit_ts(document):
+        if b'"$commitTs"' in json and holds_commit_ts(document):
             raise BadRequest(
                 "CommitTimestampUnavailable",
                 "Commit timestamps in documents are not available in this version of convex-backend yet.",
@@ -622,43 +628,3 @@ class Transaction:
     def left(self) -> tuple[int, int]:
         """How many more documents, and bytes of JSON text, may surely be read before a limit is met."""
         return self.counters.left()
-
-
-def _holds_commit_ts(value: Any) -> bool:
-    if type(value) is dict:
-        return any(map(_holds_commit_ts, value.values()))
-    if type(value) is list:
-        return any(map(_holds_commit_ts, value))
-    return value is COMMIT_TS
-
-
-def _bad_id(call: str, reason: str) -> BadRequest:
-    return BadRequest("InvalidArgument", f"Invalid argument `id` for `{call}`: {reason}")
-
-
-def _wrong_table(call: str, expected: str, found: str) -> BadRequest:
-    return _bad_id(call, f'expected to be an Id<"{expected}">, got Id<"{found}"> instead.')
-
-
-def _no_document(verb: str, id: str) -> NoReturn:
-    raise BadRequest("NonexistentDocument", f"{verb} on nonexistent document ID {id}")
-
-
-def _check_system_fields(value: dict[str, Any], id: str, creation_time: float) -> None:
-    """:raises InvalidValue: ``InvalidDocumentError``, when given system fields are not those of the document."""
-    faults = []
-    given = value.get("_id", id)
-    if given != id:
-        shown = given if type(given) is str else value_text(given)
-        faults.append(f"Provided document ID {string_text(id)} doesn't match '_id' field {string_text(shown)}")
-    time = value.get("_creationTime", creation_time)
-    if type(time) is not float or time != creation_time:
-        faults.append(
-            f"Provided creation time {value_text(creation_time)} doesn't match '_creationTime' field in {value_text(value)}"
-        )
-    if faults:
-        raise InvalidValue(f"{value_text(value)} isn't a valid document: " + "\n ".join(faults), "InvalidDocumentError")
-
-
-#: A source of random bytes: ``os.urandom`` or a test's own.
-RandomBytes = Callable[[int], bytes]
