@@ -7,6 +7,8 @@ from random import Random
 import attrs
 import orjson
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 
 from convex_backend.database import index_cleanup
@@ -355,10 +357,21 @@ def test_names_for_validators(store):
     assert CatalogNames(Catalog.empty(), 0).table_of_number(10_001) is None
 
 
-@pytest.mark.parametrize(
-    "document",
-    [{"": [1.0] * 50}, {"a": 1.0}, {"": 0.0, "b": [[]] * 9}, {"s": "é" * 20}, {"i": [1, 2]}, {"b": b"xyz"}, {}],
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.sampled_from([0.0, 1.0, -0.5]), st.floats(), st.integers(0, 9), st.text(max_size=3)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=30), st.dictionaries(st.sampled_from(["", "a", "bb"]), inner, max_size=3)
+    ),
+    max_leaves=40,
 )
+
+
+@settings(max_examples=200, deadline=None)
+@given(document=st.dictionaries(st.sampled_from(["", "a", "bb"]), VALUES, max_size=3))
+@example({"": [1.0] * 500})
+@example({"": [[]] * 500})
 def test_the_size_bound_holds(document):
     """A document's size is never above the bound that stands for it until it is measured."""
     json = dumps(document)
