@@ -162,6 +162,7 @@ def runner_command(
         "--max-semi-space-size=4",
         f"--max-old-space-size={memory_megabytes}",
         "--no-warnings",
+        "--disallow-code-generation-from-strings",
     ]
     if analysis:
         flags.append("--experimental-vm-modules")

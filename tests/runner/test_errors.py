@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - JavaScript texts
 """Errors and frames of a real bundle: the texts that callers receive."""
 
 from __future__ import annotations

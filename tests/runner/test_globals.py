@@ -85,6 +85,70 @@ def test_user_code_cannot_break_other_groups(tmp_path: Path) -> None:
     assert failures(run_snippet(tmp_path, code)) == []
 
 
+def test_patched_builtins_never_see_the_bridge(tmp_path: Path) -> None:
+    """User code that replaces every method of the builtins, before any group is loaded, gets no hold of the bridge or of ``use``."""
+    code = """
+      const found = [];
+      let busy = false;
+      const look = (where, values) => {
+        if (busy) return;
+        busy = true;
+        try {
+          for (let i = 0; i < values.length; i++) {
+            const value = values[i];
+            if (typeof value === 'object' && value !== null && 'hostOp' in value) found[found.length] = where;
+            if (typeof value === 'function' && (value.name === 'use' || value.name === 'hostOp')) found[found.length] = where;
+          }
+        } finally { busy = false; }
+      };
+      const patched = [Object, Reflect, JSON, Array, Array.prototype, Object.prototype, Function.prototype, String.prototype, Promise,
+        Promise.prototype, Map.prototype, Set.prototype, WeakMap.prototype, RegExp.prototype, Uint8Array.prototype.__proto__,
+        ArrayBuffer.prototype, Error, Symbol, Number, Math, Object.getPrototypeOf(async function* () {}).prototype];
+      const originals = [];
+      const { apply, ownKeys, getOwnPropertyDescriptor, defineProperty, construct } = Reflect;
+      for (const target of patched) {
+        for (const key of ownKeys(target)) {
+          const descriptor = getOwnPropertyDescriptor(target, key);
+          if (typeof descriptor.value !== 'function' || !descriptor.configurable || key === 'constructor') continue;
+          const original = descriptor.value;
+          originals.push([target, key, descriptor]);
+          const where = String(key);
+          const spy = function () {
+            look(where, arguments);
+            const result = new.target ? construct(original, arguments) : apply(original, this, arguments);
+            look(where, [this, result]);
+            return result;
+          };
+          spy.prototype = original.prototype;
+          defineProperty(target, key, { ...descriptor, value: spy });
+        }
+      }
+      try {
+        const body = await new Response('x').text();
+        new Request('http://h/', { method: 'POST', body: new URLSearchParams({ a: 'b' }) });
+        await crypto.subtle.digest('SHA-256', new Uint8Array(1));
+        crypto.randomUUID();
+        await fetch(host.base + '/echo', { method: 'POST', body: new Blob(['b']) }).then((r) => r.json());
+        const controller = new AbortController(); controller.abort();
+        AbortSignal.timeout(1);
+        structuredClone({ a: [new Date(0)] });
+        new AsyncLocalStorage().run(1, () => new AsyncResource('x'));
+        performance.mark('x'); performance.measure('y');
+        new TextDecoder('latin1').decode(new TextEncoder().encode('é'));
+        for await (const chunk of new Blob(['x']).stream()) chunk;
+        const form = new FormData(); form.append('f', new File(['x'], 'n')); await new Response(form).formData();
+        atob(btoa('x')); new URL('http://é.example/?q'); new Headers({ a: 'b' }).forEach(() => 1);
+        try { new URL('http://h/').host = 'x'; } catch {}
+        host.inspect({ a: new Map() });
+      } finally {
+        for (const [target, key, descriptor] of originals) defineProperty(target, key, descriptor);
+      }
+      assert.same(found, []);
+      assert(originals.length > 200);
+    """
+    assert failures(run_snippet(tmp_path, code)) == []
+
+
 def test_globals_can_be_replaced(tmp_path: Path) -> None:
     """An assignment to a global that nobody touched yet just replaces it, as polyfills do."""
     code = (
