@@ -327,7 +327,7 @@ class Analyzer:
         self._spawn = spawn
         self._open: set[Analysis] = set()
 
-    async def open(self, modules: Iterable[ModuleText]) -> Analysis:
+    async def open_analysis(self, modules: Iterable[ModuleText]) -> Analysis:
         """A started analysis over *modules*; the caller closes it.
 
         :raises ServerFault: the child does not start.

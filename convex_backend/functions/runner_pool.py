@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions import frames
 from convex_backend.functions.admission import STOPPING_TEXT, Admission
-from convex_backend.functions.analyze import Analysis, Analyzer
 from convex_backend.functions.calls import Call, Lost, Slot, SlotState
 from convex_backend.functions.fleet import Fleet, PoolOptions
 from convex_backend.functions.frames import Frame, FrameError
@@ -65,7 +64,6 @@ class RunnerPool:
     :param clock: reactor or test clock.
     :param spawn: makes a child, not started.
     :param module_text: source of a module by hash; asked once for each child and hash.
-    :param spawn_analysis: makes a child with the flags for analysis; ``None`` for a pool that does not analyse.
     """
 
     _log = Logger()
@@ -77,7 +75,6 @@ class RunnerPool:
         spawn: Callable[[], Child],
         module_text: Callable[[str], Awaitable[ModuleText]],
         metrics: PoolMetrics,
-        spawn_analysis: Callable[[], Child] | None = None,
     ) -> None:
         self._clock = clock
         self._options = options
@@ -94,7 +91,6 @@ class RunnerPool:
             self._start_failed,
         )
         self._watchdog = Watchdog(clock, self)
-        self._analyzer = Analyzer(clock, spawn_analysis) if spawn_analysis is not None else None
         self._next_id = 0
         self._quarantine = DeferredLock()
         self._ops: dict[bytes, str] = {}
@@ -128,18 +124,7 @@ class RunnerPool:
         for slot in self._fleet.slots:
             for root in _roots(slot):
                 self._fail_tree(root, Overloaded("BackendIsNotRunning", STOPPING_TEXT))
-        if self._analyzer is not None:
-            await self._analyzer.stop()
         await stopped
-
-    async def open_analysis(self, modules: Iterable[ModuleText]) -> Analysis:
-        """A fresh child that analyses *modules*; end it with ``await analysis.close()``.
-
-        :raises ServerFault: it does not start, or this pool does not analyse.
-        """
-        if self._analyzer is None or self._stopping:
-            raise ServerFault()
-        return await self._analyzer.open(modules)
 
     async def run(self, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome:
         """Run one exported function.

@@ -59,7 +59,7 @@ class AnalysisCase(SynchronousTestCase):
         self.analyzer = Analyzer(self.clock, self.spawner)
 
     def open(self) -> Analysis:
-        opened = Deferred.fromCoroutine(self.analyzer.open([MODULE]))
+        opened = Deferred.fromCoroutine(self.analyzer.open_analysis([MODULE]))
         self.assertNoResult(opened)
         self.child.hello()
         return self.successResultOf(opened)
@@ -136,7 +136,7 @@ class AnalysisCase(SynchronousTestCase):
 
     def test_child_that_does_not_start(self) -> None:
         """A child that exits before its hello is a fault of ours, with what it said."""
-        opened = Deferred.fromCoroutine(self.analyzer.open([MODULE]))
+        opened = Deferred.fromCoroutine(self.analyzer.open_analysis([MODULE]))
         self.child.die(code=1, stderr="bad flag")
         self.assertIn("bad flag", str(self.failureResultOf(opened, ServerFault).value))
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -17,8 +17,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from convex_backend.errors import ServerFault
+from convex_backend.functions.analyze import AnalysisFailed, AnalysisSpec, Analyzer
 from convex_backend.functions.fleet import PoolOptions
 from convex_backend.functions.limits import MEMORY_TEXT, USER_TIMEOUT_TEXT
+from convex_backend.functions.modules import module_text
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_pool import ModuleText, RunnerPool
@@ -278,3 +280,39 @@ async def test_wrong_protocol_is_a_start_up_error(tmp_path: Path) -> None:
         with pytest.raises(ServerFault, match=expected):
             await pool.start()
         await pool.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_analysis_of_a_real_module() -> None:
+    """A module's functions and closure are found; a broken one fails with its text; the child is reaped."""
+    from twisted.internet import reactor
+
+    command = runner_command(DIST, memory_megabytes=128, analysis=True)
+    children: list[RunnerProcess] = []
+
+    def spawn() -> RunnerProcess:
+        children.append(RunnerProcess(reactor, command))
+        return children[-1]
+
+    good = module_text("m.js", 'import "./dep.js";' + SOURCE, None)
+    dep = module_text("dep.js", "export const x = 1;", None)
+    bad = module_text("bad.js", 'throw new Error("boom");', None)
+    loop = module_text("loop.js", "for (;;);", None)
+    hashes = {text.path: text.hash for text in (good, dep, bad, loop)}
+    analysis = await Analyzer(reactor, spawn).open_analysis([good, dep, bad, loop])
+
+    def ask(path: str) -> AnalysisSpec:
+        return AnalysisSpec("module", path, hashes, {}, bytes(32), 1.0)
+
+    try:
+        module = await analysis.module(ask("m.js"))
+        kinds = {function.name: function.kind for function in module.functions}
+        assert (kinds["echo"], kinds["parent"], kinds["act"]) == ("query", "mutation", "action")
+        assert module.closure == ("dep.js", "m.js")
+        with pytest.raises(AnalysisFailed, match=r"Failed to analyze bad\.js: Uncaught Error: boom"):
+            await analysis.module(ask("bad.js"))
+        with pytest.raises(AnalysisFailed, match=r"timed out \(maximum duration: 4s\)"):
+            await analysis.module(ask("loop.js"))
+    finally:
+        await analysis.close()
+    assert not Path(f"/proc/{children[0].pid}").exists()
