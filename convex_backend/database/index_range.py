@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
+
 from convex_backend.database.catalog import IndexInfo
 from convex_backend.errors import BadRequest
 from convex_backend.values.ids import encode_id
@@ -47,6 +49,8 @@ def range_value(tree: Any) -> Any:
 
     :raises BadRequest: it is not a value.
     """
+    if type(tree) in (dict, list):
+        tree = orjson.loads(orjson.dumps(tree))  # decoding consumes its containers, and the query is looked at again
     try:
         value = from_json(tree, allow_undefined=True, allow_commit_ts=True)
     except InvalidValue as error:

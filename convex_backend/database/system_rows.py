@@ -59,9 +59,9 @@ class SystemRows:
         if not found.unique or len(values) != len(found.fields):
             raise ValueError(f"{table}.{index} cannot be looked up by {len(values)} values")
         key = encode_key(values)
-        transaction.add_system_point(found.id, key)
         if transaction.is_hot_point(found.id, key):
             await transaction.claim(((found.id, key),))
+        transaction.add_system_point(found.id, key)
         rows, _ = await walk(
             transaction.snapshot, transaction.writes, found.id, definition.tablet, key, key + b"\x00", False, 1
         )
@@ -83,9 +83,9 @@ class SystemRows:
         index_id = definition.index(index).id if index is not None else -definition.tablet
         lower = encode_key(prefix)
         upper = successor(lower) if prefix else None
-        transaction.add_system_interval(index_id, lower, upper)
         if transaction.is_hot_interval(index_id, lower, upper):
             await transaction.claim(((index_id, lower, upper),))
+        transaction.add_system_interval(index_id, lower, upper)
         found: list[SystemRow] = []
         while limit is None or len(found) < limit:
             wanted = _PAGE if limit is None else min(_PAGE, limit - len(found))

@@ -21,6 +21,7 @@ from convex_backend.errors import Conflict, ConvexError, OccConflict, Rerun, Sto
 from convex_backend.interfaces import LedgerEntry
 from convex_backend.storage.memory_persistence import MemoryPersistence
 from convex_backend.values.json_codec import dumps
+from convex_backend.values.sort_key import encode_key
 from tests.database.documents import Store, collect, index_query, run, scan
 
 
@@ -300,6 +301,25 @@ def test_a_lookup_of_nothing_is_a_read(store):
         run(transaction.system.insert("_environment_variables", {"component": 0, "name": name, "value": "1"}))
         store.commit(transaction)
         assert len(told) == expected
+
+
+def test_a_hot_system_row_is_claimed_before_it_is_read(store):
+    """The first read of a run at a hot system row moves the snapshot; it does not make the run start again."""
+    transaction = store.system()
+    row_id = run(transaction.system.insert("_environment_variables", {"component": 0, "name": "A", "value": "1"}))
+    store.commit(transaction)
+    index = SYSTEM_TABLES["_environment_variables"].index("by_name").id
+    lanes = store.db.committer.lanes
+    lanes.lane((index, encode_key((0, "A"))))
+    mutation = store.mutation(ticket=lanes.ticket())
+    run(mutation.ensure_begun())
+    other = store.system()
+    run(other.system.patch("_environment_variables", row_id, {"value": "2"}))
+    store.commit(other)
+    assert run(mutation.system.lookup("_environment_variables", "by_name", (0, "A")))[1]["value"] == "2"
+    assert mutation.moves == 1
+    mutation.ticket.release_all()
+    mutation.close()
 
 
 def test_lookup_needs_a_unique_index_and_all_its_fields(store):

@@ -237,6 +237,14 @@ def test_commit_timestamp_in_a_range_is_the_largest_int64(store):
     assert from_json({"$integer": "//////////8="}) == -1
 
 
+def test_planning_leaves_the_query_as_it_was(store):
+    """The same parsed query can be planned twice, also with containers as values."""
+    query = index_query("t.by_ab", ("Eq", "a", [1, {"x": {"$integer": "AQAAAAAAAAA="}}]))
+    before = orjson.dumps(query)
+    assert collect(store.query(), query) == []
+    assert orjson.dumps(query) == before
+
+
 def test_id_of_another_table_selects_nothing(store):
     """``eq("_id", …)`` with another table's id is empty."""
     assert collect(store.query(), index_query("t.by_id", ("Eq", "_id", encode_id(20_000, bytes(16))))) == []
