@@ -29,7 +29,7 @@ from convex_backend.functions.calls import Call, Lost, Slot, SlotState
 from convex_backend.functions.fleet import Fleet, PoolOptions
 from convex_backend.functions.frames import Frame, FrameError
 from convex_backend.functions.limits import MEMORY_TEXT
-from convex_backend.functions.log_lines import attribute
+from convex_backend.functions.log_lines import MAX_LINES, attribute
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.outcome import (
     error_reply,
@@ -289,7 +289,11 @@ class RunnerPool:
                 "tables": spec.tables,
             }
         )
-        slot.child.send(frames.START, call_id, 0, meta, spec.args)
+        try:
+            slot.child.send(frames.START, call_id, 0, meta, spec.args)
+        except FrameError:
+            self._end(call, abandon=True)
+            raise
         return call
 
     async def run_nested(self, parent: Call, spec: CallSpec, host: CallHost) -> Outcome:
@@ -324,7 +328,8 @@ class RunnerPool:
             elif frame.kind == frames.RESULT:
                 self._result(call, frame)
             elif frame.kind == frames.LOG:
-                call.streamed.extend(read_lines(frame.meta))
+                # One line over the limit is enough to know that the rest was dropped.
+                call.streamed.extend(read_lines(frame.meta)[: MAX_LINES + 1 - len(call.streamed)])
             else:
                 raise ValueError(f"unexpected frame {frame.kind}")
         except (ValueError, KeyError, TypeError, AttributeError, FrameError):
