@@ -20,6 +20,7 @@ import orjson
 
 from convex_backend.application.push_store import StoredModule, UdfConfig
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
+from convex_backend.errors import OutOfRetention
 from convex_backend.functions.directory import Environment, ResolvedFunction
 from convex_backend.interfaces import ModuleRef, Row
 from convex_backend.values.json_codec import loads
@@ -166,13 +167,20 @@ class Directory:
 
     # -- states by timestamp ------------------------------------------------------------------------
 
+    def recent(self, ts: int) -> CodeState:
+        """The state at *ts*, which the window holds.
+
+        :raises OutOfRetention: it does not; use :meth:`at`.
+        """
+        position = bisect_right(self._timestamps, ts)
+        if not position:
+            raise OutOfRetention
+        return self._states[position - 1]
+
     async def at(self, ts: int) -> CodeState:
         """The state that a snapshot at *ts* sees; from history when it is older than the window."""
-        if ts >= self.newest.ts:
-            return self.newest
-        position = bisect_right(self._timestamps, ts)
-        if position:
-            return self._states[position - 1]
+        if ts >= self._timestamps[0]:
+            return self.recent(ts)
         if self._historic is not None and self._historic.ts == ts:
             return self._historic
         changes: list[tuple[int, bytes, bytes | None]] = []

@@ -104,16 +104,15 @@ def push_error(error: ConvexError, code: str, prefix: str = "") -> BadRequest:
     return BadRequest(code, f"{PUSH_PREFIX}{prefix}{error.message}")
 
 
-async def evaluate_auth(
-    child: OpenAnalysis, module: PushedModule | StoredModule, env: Mapping[str, str]
-) -> list[dict[str, Any]]:
+async def evaluate_auth(child: OpenAnalysis, module_hash: str, env: Mapping[str, str]) -> list[dict[str, Any]]:
     """Evaluate ``auth.config.js``.
 
+    :param module_hash: of its runnable form; *child* knows the module.
     :returns: the providers, checked.
     :raises BadRequest: with the codes of ``push.md`` section 7.1.
     """
     try:
-        config = await child.run(AnalysisSpec("auth", AUTH_CONFIG, {AUTH_CONFIG: module.hash}, env, b"", 0.0))
+        config = await child.run(AnalysisSpec("auth", AUTH_CONFIG, {AUTH_CONFIG: module_hash}, env, b"", 0.0))
     except BadRequest as error:
         raise push_error(error, _auth_code(error)) from None
     return [_provider(one) for one in _providers(config)]
@@ -196,7 +195,7 @@ class Evaluation:
         try:
             definition = await self._definition(child)
             auth_module = request.modules.get(AUTH_CONFIG)
-            auth = [] if auth_module is None else await evaluate_auth(child, auth_module, self._env)
+            auth = [] if auth_module is None else await evaluate_auth(child, auth_module.hash, self._env)
             schema = await self._schema(child)
             modules = {}
             for path, module in request.modules.items():
@@ -206,6 +205,17 @@ class Evaluation:
         check_crons(modules)
         texts = tuple(module.text for module in request.modules.values() if module.text is not None)
         return Evaluated(definition, auth, schema, modules, texts, self._config)
+
+    async def run_schema(self, pool: AnalysisPool) -> SchemaDefinition | None:
+        """Evaluate the schema alone. :raises BadRequest: the pushed code's fault."""
+        module = self._request.schema
+        if module is None or module.text is None:
+            return None
+        child = await pool.open_analysis([module.text])
+        try:
+            return await self._schema(child)
+        finally:
+            await child.close()
 
     def _known(self, path: str) -> StoredModule | None:
         """The deployed row of *path* if evaluating the module again could give nothing else."""

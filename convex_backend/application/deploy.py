@@ -1,0 +1,366 @@
+"""Pushes: start, wait, finish (``push.md``).
+
+::
+
+    start_push ──► evaluate (nothing is written) ──► schema pending, new indexes building        old code serves
+    wait_for_schema ──► existing rows checked, indexes built?                                    old code serves
+    finish_push ──► one transaction: modules, config, auth, crons, schema, indexes               new code serves
+
+What was evaluated stays here under the push's id, which the CLI echoes; nothing else of the echo is believed. An unfinished push leaves a pending
+schema and building indexes, which the next push replaces.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import attrs
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from convex_backend.application import push_response
+from convex_backend.application.directory import ROOT, Directory
+from convex_backend.application.environment import check_values, missing_variables, read_rows
+from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation
+from convex_backend.application.push_diff import diff_json, index_changes
+from convex_backend.application.push_request import PushRequest, read_push
+from convex_backend.application.push_store import PushStore, StoredModule, UdfConfig
+from convex_backend.application.schema_push import (
+    activate_schema,
+    evaluate_changes,
+    index_progress,
+    prepare_indexes,
+    submit_schema,
+    switch_indexes,
+)
+from convex_backend.database.backfill import SchemaValidation
+from convex_backend.database.schema_check import FAILED, PENDING
+from convex_backend.database.system_tables import CATALOG_TABLETS, SCHEMAS
+from convex_backend.deferreds import Waiters, shield
+from convex_backend.errors import BadRequest, OccConflict, Overloaded, Rerun
+
+if TYPE_CHECKING:
+    from convex_backend.database.committer import CommitEvent
+    from convex_backend.database.database import Database
+    from convex_backend.database.transaction import Transaction
+
+T = TypeVar("T")
+
+#: Pushes whose evaluation is kept, and the bytes of their module texts; the newest is always kept.
+MAX_PUSHES: Final = 4
+MAX_PUSH_BYTES: Final = 64 << 20
+DEFAULT_WAIT_MS: Final = 10_000.0
+MAX_WAIT_MS: Final = 60_000.0
+_ATTEMPTS: Final = 8
+_RACE_TEXT: Final = "This push was overtaken by another one, or the server has restarted since it began. Push again."
+
+
+@attrs.define(slots=True, eq=False)
+class Push:
+    """A push that was started.
+
+    :param variables: the user's variables that it was evaluated with.
+    :param schema_row: internal id of the submitted schema's row. :param index_diff: what it changes, as first shown.
+    """
+
+    id: str
+    request: PushRequest
+    evaluated: Evaluated
+    variables: Mapping[str, str]
+    schema_row: bytes | None = None
+    index_diff: dict[str, list[dict[str, Any]]] = attrs.field(factory=dict)
+    validation: SchemaValidation | None = None
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the module texts that it holds."""
+        return sum(len(text.source) + len(text.source_map or b"") for text in self.evaluated.texts)
+
+
+class Deploy:
+    """The use cases of pushing. All requests and answers are the JSON trees of ``push.md``.
+
+    :param isolates: a pool that analyses. :param clock: reactor or test clock.
+    :param now_ns: wall clock; ``random_bytes``: source of push ids and seeds.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        store: PushStore,
+        directory: Directory,
+        isolates: AnalysisPool,
+        clock: IReactorTime,
+        random_bytes: Callable[[int], bytes],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._directory = directory
+        self._isolates = isolates
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._now_ns = now_ns
+        self._pushes: OrderedDict[str, Push] = OrderedDict()
+        self._changed: Waiters[None] = Waiters()
+        self._stopping = False
+        database.committer.on_durable.append(self._on_durable)
+
+    async def stop(self) -> None:
+        """End checks of existing rows, and every wait. The database may be drained afterwards."""
+        if self._on_durable in self._database.committer.on_durable:
+            self._database.committer.on_durable.remove(self._on_durable)
+        self._stopping = True
+        for push in self._pushes.values():
+            if push.validation is not None:
+                await push.validation.stop()
+        self._changed.fire(None)
+
+    def _on_durable(self, events: list[CommitEvent]) -> None:
+        if len(self._changed) and any(change.tablet in CATALOG_TABLETS for event in events for change in event.changes):
+            self._changed.fire(None)
+
+    # -- evaluation ---------------------------------------------------------------------------------
+
+    async def get_config_hashes(self) -> dict[str, Any]:
+        """What is deployed, so that the CLI sends only what changed (``push.md`` section 3)."""
+        transaction = self._database.begin("query")
+        try:
+            modules = await self._store.modules(transaction, ROOT)
+            config = await self._store.udf_config(transaction, ROOT)
+        finally:
+            transaction.close()
+        return push_response.config_hashes(modules, config)
+
+    async def _read(self, tree: Mapping[str, Any]) -> tuple[PushRequest, dict[str, str], Evaluation]:
+        """The request, the user's variables, and its evaluation, ready to run."""
+        transaction = self._database.begin("query")
+        try:
+            deployed = await self._store.modules(transaction, ROOT)
+            present = await self._store.udf_config(transaction, ROOT)
+            variables = {name: row["value"] for name, (_, row) in (await read_rows(transaction)).items()}
+        finally:
+            transaction.close()
+        request = read_push(tree, deployed)
+        config = self._config(request, deployed, present)
+        env = {**self._directory.built_in_variables, **variables}
+        return request, variables, Evaluation(request, deployed, env, config, self._store.module_text)
+
+    def _config(
+        self, request: PushRequest, deployed: Mapping[str, StoredModule], present: UdfConfig | None
+    ) -> UdfConfig:
+        """Clock and seed of the import phase; a push that changes nothing keeps the present ones."""
+        if (
+            present is not None
+            and present.server_version == request.server_version
+            and request.modules.keys() == deployed.keys()
+            and all(module.hash == deployed[path].hash for path, module in request.modules.items())
+        ):
+            return present
+        return UdfConfig(request.server_version, self._random_bytes(32), self._now_ns())
+
+    async def evaluate_schema(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """What a push would have to do to the data (``push.md`` section 13). Writes nothing.
+
+        :raises BadRequest: the schema cannot be evaluated.
+        """
+        _, _, evaluation = await self._read(tree)
+        schema = await evaluation.run_schema(self._isolates)
+        changes = await evaluate_changes(self._database, ROOT, schema)
+        return {"componentSchemaEvaluations": {"": changes}, "newComponentDefinitions": []}
+
+    async def evaluate_push(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Which indexes a push would change (``push.md`` section 13). Writes nothing."""
+        _, _, evaluation = await self._read(tree)
+        evaluated = await evaluation.run(self._isolates)
+        changes = index_changes(self._database.catalogs.newest, ROOT, evaluated.schema)
+        return {"schemaChange": push_response.schema_change(None, None, diff_json(changes))}
+
+    # -- start --------------------------------------------------------------------------------------
+
+    async def start_push(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate a push, submit its schema and begin to build its indexes (``push.md`` sections 4 to 9).
+
+        :raises BadRequest: the code cannot be deployed; nothing was written.
+        :raises Conflict: a module that was said to be unchanged is not what is deployed.
+        """
+        request, variables, evaluation = await self._read(tree)
+        evaluated = await evaluation.run(self._isolates)
+        push = Push(self._random_bytes(16).hex(), request, evaluated, variables)
+        await shield(self._commit("start_push", lambda transaction: self._submit(transaction, push)))
+        self._keep(push)
+        if push.schema_row is not None:
+            info = self._database.catalogs.newest.schemas.get(push.schema_row)
+            if info is not None and info.state == PENDING:
+                push.validation = SchemaValidation(self._database, push.schema_row)
+                push.validation.start()
+        return push_response.start_push(push.id, evaluated, variables, push.schema_row, push.index_diff)
+
+    async def _submit(self, transaction: Transaction, push: Push) -> None:
+        await transaction.ensure_begun()
+        schema = push.evaluated.schema
+        push.index_diff = diff_json(index_changes(transaction.catalog, ROOT, schema))
+        push.schema_row = await submit_schema(transaction, ROOT, schema)
+        if not push.request.dry_run and not push.request.for_codegen:
+            await prepare_indexes(transaction, ROOT, schema)
+
+    def _keep(self, push: Push) -> None:
+        """Hold *push* for its finish; let go of old ones."""
+        self._pushes[push.id] = push
+        total = sum(one.text_bytes for one in self._pushes.values())
+        while len(self._pushes) > 1 and (len(self._pushes) > MAX_PUSHES or total > MAX_PUSH_BYTES):
+            _, dropped = self._pushes.popitem(last=False)
+            total -= dropped.text_bytes
+
+    def _find(self, change: Any) -> Push | None:
+        """The push that an echoed ``schemaChange`` belongs to."""
+        push_id = change.get("pushId") if isinstance(change, dict) else None
+        return self._pushes.get(push_id) if isinstance(push_id, str) else None
+
+    async def _commit(self, what: str, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run *body* in a transaction and commit it, again when others were faster.
+
+        :raises BadRequest: ``ConcurrentPush``.
+        """
+        for _ in range(_ATTEMPTS):
+            transaction = self._database.begin("system", writer=what)
+            try:
+                result = await body(transaction)
+                await self._database.commit(transaction)
+                return result
+            except (OccConflict, Rerun) as error:
+                self._log.debug("{what} runs again: {error}", what=what, error=error)
+            finally:
+                transaction.close()
+        raise BadRequest(
+            "ConcurrentPush", "The deployment kept changing while this push was being applied. Push again."
+        )
+
+    # -- wait ---------------------------------------------------------------------------------------
+
+    async def wait_for_schema(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """How far a push's schema is; returns at once unless work is under way, else after at most ``timeoutMs`` (``push.md`` section 10)."""
+        given = tree.get("timeoutMs")
+        wait_ms = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else DEFAULT_WAIT_MS
+        deadline = self._clock.seconds() + min(max(wait_ms, 0.0), MAX_WAIT_MS) / 1000
+        while True:
+            if self._stopping:
+                raise Overloaded("BackendIsNotRunning", "The server is stopping.")
+            changed = self._changed.wait()
+            try:
+                status = await self._status(tree.get("schemaChange"), bool(tree.get("dryRun", False)))
+                left = deadline - self._clock.seconds()
+                if status["type"] != "inProgress" or left <= 0:
+                    return status
+                changed.addTimeout(left, self._clock)
+                await changed
+            except DeferredTimeoutError:
+                continue
+            finally:
+                if not changed.called:
+                    changed.addErrback(lambda _: None)
+                    changed.cancel()
+
+    async def _status(self, change: Any, dry_run: bool) -> dict[str, Any]:
+        push = self._find(change)
+        if push is None:
+            return {"type": "raceDetected"}
+        transaction = self._database.begin("query")
+        try:
+            await transaction.ensure_begun()
+            pending = False
+            if push.schema_row is not None:
+                row = await transaction.system.get(SCHEMAS.name, push.schema_row)
+                if row is None:
+                    return {"type": "raceDetected"}
+                if row[1]["state"] == FAILED:
+                    return {
+                        "type": "failed",
+                        "error": row[1]["error"],
+                        "componentPath": "",
+                        "tableName": row[1]["table"],
+                    }
+                pending = row[1]["state"] == PENDING
+            complete, total = index_progress(transaction.catalog, ROOT, push.evaluated.schema)
+            if dry_run or push.request.dry_run or push.request.for_codegen:
+                complete = total
+        finally:
+            transaction.close()
+        if not pending and complete == total:
+            return {"type": "complete"}
+        progress = {"schemaValidationComplete": not pending, "indexesComplete": complete, "indexesTotal": total}
+        return {"type": "inProgress", "components": {"": progress}}
+
+    # -- finish -------------------------------------------------------------------------------------
+
+    async def finish_push(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a started push the deployed one, all at once (``push.md`` section 11).
+
+        :raises BadRequest: it was overtaken, the environment changed, or a required variable is missing; nothing changed then.
+        Cancelling drops the answer; the push may still be applied.
+        """
+        if bool(tree.get("dryRun", False)):
+            return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
+        echo = tree.get("startPush")
+        push = self._find(echo.get("schemaChange")) if isinstance(echo, dict) else None
+        if push is None or push.request.dry_run or push.request.for_codegen:
+            raise BadRequest("RaceDetected", _RACE_TEXT)
+        response = await shield(self._commit("finish_push", lambda transaction: self._apply(transaction, push)))
+        self._log.info("deployed push {id}: {count} modules", id=push.id, count=len(push.evaluated.modules))
+        return response
+
+    async def _apply(self, transaction: Transaction, push: Push) -> dict[str, Any]:
+        evaluated = push.evaluated
+        await self._check_environment(transaction, push)
+        previous_schema, next_schema = await activate_schema(transaction, ROOT, push.schema_row)
+        await switch_indexes(transaction, ROOT, evaluated.schema)
+        store = self._store
+        previous = await store.write_udf_config(transaction, ROOT, evaluated.udf_config)
+        added, removed = await store.write_modules(
+            transaction, ROOT, evaluated.modules, evaluated.texts, self._now_ns() / 1_000_000
+        )
+        auth_added, auth_removed = await store.write_auth(transaction, ROOT, evaluated.auth)
+        crons = await store.write_crons(transaction, ROOT, push_response.cron_rows(evaluated.modules))
+        await store.write_env_declarations(transaction, evaluated.definition.get("envVars") or [])
+        version = evaluated.udf_config.server_version
+        return {
+            "authDiff": {"added": auth_added, "removed": auth_removed},
+            "definitionDiffs": {"": {}},
+            "componentDiffs": {
+                "": {
+                    "diffType": {"type": "create" if previous is None else "modify"},
+                    "moduleDiff": {"added": added, "removed": removed},
+                    "udfConfigDiff": None
+                    if previous is None or previous.server_version == version
+                    else {"previous_version": previous.server_version, "next_version": version},
+                    "cronDiff": dict(zip(("added", "updated", "deleted"), crons, strict=True)),
+                    "indexDiff": {
+                        "added_indexes": push.index_diff["added_indexes"],
+                        "removed_indexes": push.index_diff["removed_indexes"],
+                    },
+                    "schemaDiff": None
+                    if previous_schema == next_schema
+                    else {"previous_schema": previous_schema, "next_schema": next_schema},
+                }
+            },
+        }
+
+    async def _check_environment(self, transaction: Transaction, push: Push) -> None:
+        variables = {name: row["value"] for name, (_, row) in (await read_rows(transaction)).items()}
+        if variables != push.variables:
+            raise BadRequest("RaceDetected", "Environment variables have changed during the push. Push again.")
+        declarations = push.evaluated.env_declarations
+        missing = missing_variables(declarations, variables)
+        if missing:
+            raise BadRequest(
+                "MissingEnvironmentVariables",
+                f"Environment variables that convex.config.ts requires are not set: {', '.join(missing)}. "
+                "Set them with `npx convex env set` or in the dashboard.",
+            )
+        check_values(declarations, variables)
