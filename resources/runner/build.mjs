@@ -16,7 +16,7 @@ import { build } from "esbuild";
 const here = dirname(fileURLToPath(import.meta.url));
 const source = join(here, "src");
 const target = join(here, "dist");
-const staging = join(here, ".dist-staging");
+const staging = join(here, `.dist-staging-${process.pid}`);
 
 /** Paths of bundled input files, relative to here; their packages go into the notices. */
 const bundled = new Set();
