@@ -6,6 +6,7 @@ A bad value prints one line and exits with code 1 before anything is created. Th
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -73,6 +74,8 @@ def makeService(options: Options) -> IService:
 
     :param options: as parsed.
     """
+    # Loading makes next to no garbage: collecting only slows it down. The service turns this back when it is ready.
+    gc.disable()
     from twisted.internet import reactor
 
     from convex_backend.errors import ConvexError

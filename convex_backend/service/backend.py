@@ -59,8 +59,13 @@ class Deployment:
 class Front(Protocol):
     """The application with its front ends, ready to be listened to."""
 
-    cloud: IProtocolFactory
-    site: IProtocolFactory
+    @property
+    def cloud(self) -> IProtocolFactory:
+        """For the main port."""
+
+    @property
+    def site(self) -> IProtocolFactory:
+        """For the port of HTTP actions."""
 
     async def close_sockets(self) -> None:
         """Close every WebSocket with 1001 and wait for their ends. Cancelled when the time is over."""
@@ -215,6 +220,7 @@ class BackendService(SequencedService):
         self._notifier.notify("READY=1")
         # What has been loaded until now stays: full collections would stop everything for 80 ms just to look at it again.
         gc.freeze()
+        gc.enable()
         interval = watchdog_interval_seconds(self._environment, os.getpid())
         if interval is not None:
             self._watchdog = Watchdog(self._reactor, self._notifier, interval, self._front.alive)

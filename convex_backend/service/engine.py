@@ -27,8 +27,8 @@ from convex_backend.deferreds import from_coroutine, run_detached
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions.analyze import Analyzer
 from convex_backend.functions.fleet import PoolOptions
-from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.module_text import ModuleText
+from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_pool import RunnerPool
 from convex_backend.functions.runner_process import RunnerProcess, runner_command
 from convex_backend.resource_files import resource
