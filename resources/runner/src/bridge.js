@@ -13,6 +13,7 @@
   const promiseThen = Promise.prototype.then;
   const NativeError = Error;
   const NativeTypeError = TypeError;
+  const NativeRangeError = RangeError;
   const NativeString = String;
   const NativeNumber = Number;
   const { floor } = Math;
@@ -44,6 +45,22 @@
   const has = (text, part) => apply(indexOf, text, [part]) >= 0;
   const hidden = (target, name, value) => {
     defineProperty(target, name, { __proto__: null, value, writable: true, enumerable: false, configurable: true });
+  };
+
+  // A host function that runs out of stack throws an error of the host's realm: it must not get past here.
+  const contextGet = () => {
+    try {
+      return hostContextGet();
+    } catch {
+      throw new NativeRangeError("Maximum call stack size exceeded");
+    }
+  };
+  const contextSet = (id) => {
+    try {
+      hostContextSet(id >>> 0);
+    } catch {
+      throw new NativeRangeError("Maximum call stack size exceeded");
+    }
   };
 
   // ------------------------------------------------------------------ state of the run
@@ -783,7 +800,7 @@
     let wait = NativeNumber(delay);
     if (!(wait >= 1)) wait = repeat ? 1 : 0;
     if (wait > 2147483647) wait = 1;
-    const timer = { __proto__: null, id, callback, parameters, repeat, wait, context: hostContextGet(), next: null };
+    const timer = { __proto__: null, id, callback, parameters, repeat, wait, context: contextGet(), next: null };
     apply(mapSet, timers, [id, timer]);
     timerCount++;
     announceTimer(timer);
@@ -862,10 +879,8 @@
     timeOrigin: () => (importMs < 0 ? 0 : importMs),
     setTimer: (callback, ms) => addTimer("setTimeout", callback, ms, [], false),
     clearTimer,
-    contextGet: () => hostContextGet(),
-    contextSet: (id) => {
-      hostContextSet(id >>> 0);
-    },
+    contextGet,
+    contextSet,
     onEnd(callback) {
       endCallbacks[endCallbacks.count++] = callback;
     },
@@ -1242,7 +1257,7 @@
 
     /** Evaluates modules through a program of modules.mjs. 2: done, 1: waits for a promise, 3: failed. */
     importModules(program) {
-      hostContextSet(0);
+      contextSet(0);
       importing = 1;
       try {
         const promise = program(record, factories, nameDefault);
@@ -1257,7 +1272,7 @@
     importState: () => importing,
 
     invoke(path, exportName, displayName, argsText, requestId) {
-      hostContextSet(0);
+      contextSet(0);
       phase = "run";
       startedMs = apply(dateNow, NativeDate, []);
       try {
@@ -1374,7 +1389,7 @@
     },
     isDeliverable: () => !ended && (operationsReady() || isReady()),
     deliver() {
-      hostContextSet(0);
+      contextSet(0);
       // One or the other: answers that happen to be here together must not be seen closer together than answers that are not.
       if (operationsReady()) deliverOperations();
       else if (isReady()) deliver();
@@ -1401,7 +1416,7 @@
     fireTimer(id) {
       const timer = apply(mapGet, timers, [id]);
       if (timer === undefined || ended) return;
-      hostContextSet(timer.context);
+      contextSet(timer.context);
       if (timer.repeat) {
         announceTimer(timer);
       } else {
@@ -1423,7 +1438,7 @@
       if (one === undefined) return;
       apply(mapDelete, dynamicImports, [id]);
       importsInFlight--;
-      hostContextSet(0);
+      contextSet(0);
       const resolve = async () => {
         try {
           await program(record, factories, nameDefault);
@@ -1488,7 +1503,10 @@
       return text;
     },
     observed: () => (observedTime ? 1 : 0) | (observedRandom ? 2 : 0) | (importedTime ? 4 : 0) | (importedRandom ? 8 : 0),
-    observe(flags) {
+    /** What a nested run observed counts for this one. */
+    observe(flags, names) {
+      const list = parseJson(names);
+      for (let i = 0; i < list.length; i++) readNames[list[i]] = true;
       if (flags & 1) observedTime = true;
       if (flags & 2) observedRandom = true;
       if (flags & 4) importedTime = true;

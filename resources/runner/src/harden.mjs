@@ -7,8 +7,8 @@ export function harden() {
     Object.freeze(constructor.prototype);
     Object.freeze(constructor);
   }
-  for (const error of [EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError]) {
-    // Errors themselves stay writable: Node sets name and message on instances it makes, which a frozen prototype would forbid.
+  for (const error of [Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError]) {
+    // Their prototypes stay writable: Node sets name and message on instances it makes, which a frozen prototype would forbid.
     Object.freeze(error);
   }
   Object.freeze(Reflect);

@@ -95,8 +95,10 @@ export class Run {
         this.#context.drain();
       }
     } catch (error) {
-      // Thrown by host code, or a stack overflow inside the bridge: never an error that user code could have caught.
-      this.#finishWith("user", `Uncaught ${error instanceof Error ? `Error: ${error.message}` : "RangeError: Maximum call stack size exceeded"}\n`);
+      // An error of the context can only be a stack overflow in the bridge itself; one of this realm is a defect of ours, and the call's
+      // answer must not depend on it: the parent sees a dead child and decides.
+      if (error instanceof Error) throw error;
+      this.#finishWith("user", "Uncaught RangeError: Maximum call stack size exceeded\n");
     }
     const used = process.threadCpuUsage(before);
     const spent = used.user + used.system;
@@ -354,7 +356,7 @@ export class Run {
     const consumed = bridge === undefined ? "" : string(bridge.consumed());
     const flags = bridge === undefined ? 0 : int(bridge.observed());
     const names = bridge === undefined ? "[]" : string(bridge.readNames());
-    this.parent?.bridge?.observe(flags);
+    this.parent?.bridge?.observe(flags, names);
     const meta =
       `{${head},${consumed === "" ? "" : `"consumed":${consumed},`}"observed":{"time":${(flags & 1) !== 0},"random":${(flags & 2) !== 0},` +
       `"import_time":${(flags & 4) !== 0},"import_random":${(flags & 8) !== 0},"env":${names}},` +
