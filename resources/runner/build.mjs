@@ -1,7 +1,8 @@
 // Builds dist/ from src/ and the packages of package-lock.json: `npm ci --ignore-scripts && node build.mjs`.
 //
 //   src/main.mjs          -> dist/main.mjs         one ES module for the host side, packages bundled in
-//   src/bridge.js         -> dist/bridge.js        copied: one function expression, compiled inside each context; analysis.js likewise
+//   src/bridge/*.js       -> dist/bridge.js        joined into one function expression, compiled inside each context
+//   src/analysis.js       -> dist/analysis.js      copied: likewise
 //   src/globals/<g>.js    -> dist/globals/<g>.js   one function expression (bridge, use) => exports, per group
 //   src/globals/groups.json -> dist/globals.json   which group defines which global
 //   (packages)            -> dist/THIRD_PARTY_NOTICES.txt
@@ -125,6 +126,17 @@ function notices() {
   );
 }
 
+/** The parts of the bridge share one scope: what one declares, later ones (and functions of earlier ones) use. */
+const bridgeParts = [
+  "primordials", "state", "random", "time", "refusals", "errors", "syscalls", "host_operations", "timers", "groups", "console", "environment",
+  "realm", "modules", "entries",
+];
+
+function bridge() {
+  const parts = bridgeParts.map((name) => readFileSync(join(source, "bridge", `${name}.js`), "utf8"));
+  return `(function bridge(hostContextGet, hostContextSet, groups, groupOf) {\n"use strict";\n${parts.join("\n")}})\n`;
+}
+
 function output(name, text) {
   const path = join(staging, ...name.split("/"));
   mkdirSync(dirname(path), { recursive: true });
@@ -144,7 +156,8 @@ output("globals.json", `${JSON.stringify(manifest, null, 1)}\n`);
 for (const entry of ["main.mjs"]) {
   if (existsSync(join(source, entry))) output(entry, await buildHost(entry));
 }
-for (const name of ["bridge.js", "analysis.js"]) cpSync(join(source, name), join(staging, name));
+cpSync(join(source, "analysis.js"), join(staging, "analysis.js"));
+output("bridge.js", bridge());
 output("THIRD_PARTY_NOTICES.txt", notices());
 
 rmSync(target, { recursive: true, force: true });

@@ -1,0 +1,349 @@
+// What the host may call, and how a run goes.
+
+const kindNames = { __proto__: null, query: "Query", mutation: "Mutation", action: "Action" };
+async function settle(promise, resultName) {
+  try {
+    const result = await promise;
+    if (ended) return;
+    if (typeof result !== "string") {
+      failPlainly(`Function ${resultName} returned a result that is not text. Did you forget to wrap it with \`query\`, \`mutation\` or \`action\`?`);
+      return;
+    }
+    value = result;
+    settled = 1;
+    if (head === null && operations === 0) runEndCallbacks();
+  } catch (error) {
+    if (!ended) fail(error);
+  }
+}
+function runEndCallbacks() {
+  for (let i = 0; i < endCallbacks.count; i++) guarded(endCallbacks[i]);
+  endCallbacks.count = 0;
+}
+
+function mismatch(name, exported) {
+  const is = (flag) => guarded(() => exported[flag]) === true;
+  const registered = is("isQuery") ? "query" : is("isMutation") ? "mutation" : is("isAction") ? "action" : is("isHttp") ? "HTTP action" : null;
+  if (kind === "action") {
+    if (registered === null) return `Function ${name} is not an action. Did you forget to wrap it with \`action\`?`;
+  } else if (registered === null || registered === "action" || registered === "HTTP action") {
+    return `Function ${name} is neither a query or mutation. Did you forget to wrap it with \`query\` or \`mutation\`?`;
+  }
+  if (registered === kind) return null;
+  return `Function ${name} is registered as a ${registered} but is being run as ${kind === "action" ? "an action" : `a ${kind}`}.`;
+}
+
+// What the host may call. Arguments and results are primitives, except where a function or buffer made in this context goes back into it.
+return freeze({
+  __proto__: null,
+
+  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables) {
+    kind = newKind;
+    where = newWhere;
+    importMs = newImportMs;
+    importSeed = newImportSeed;
+    nowMs = newNowMs;
+    seed = newSeed;
+    environmentText = newEnvironment;
+    environmentRule = newRule;
+    tablesText = newTables;
+  },
+  setJsSyscallGroup(name, group) {
+    groupOfJsSyscall[name] = group;
+  },
+  setTables(text) {
+    tablesText = text;
+    tables = null;
+  },
+  addMap(script, table, sources) {
+    apply(mapSet, maps, [script, { __proto__: null, table, sources: parseJson(sources) }]);
+  },
+  addFactory(factory) {
+    factories[factoryCount++] = factory;
+  },
+
+  /** Evaluates modules through a program of modules.mjs. 2: done, 1: waits for a promise, 3: failed. */
+  importModules(program) {
+    contextSet(0);
+    importing = 1;
+    try {
+      const promise = program(record, factories, nameDefault);
+      if (promise === undefined) importing = 2;
+      else finishImport(promise);
+    } catch (error) {
+      importing = 3;
+      fail(error);
+    }
+    return importing;
+  },
+  importState: () => importing,
+
+  invoke(path, exportName, displayName, argsText, requestId) {
+    contextSet(0);
+    phase = "run";
+    startedMs = apply(dateNow, NativeDate, []);
+    try {
+      const read = record(path).find(exportName);
+      if (read === undefined) {
+        failPlainly(`Couldn't find ${quote(exportName)} in module ${quote(path)}.`);
+        return;
+      }
+      const exported = read();
+      if ((typeof exported !== "object" && typeof exported !== "function") || exported === null) {
+        failPlainly(mismatch(displayName, create(null)));
+        return;
+      }
+      const wrong = mismatch(displayName, exported);
+      if (wrong !== null) {
+        failPlainly(wrong);
+        return;
+      }
+      const promise = kind === "action" ? exported.invokeAction(requestId, argsText) : exported[`invoke${kindNames[kind]}`](argsText);
+      settle(promise, displayName);
+    } catch (error) {
+      if (!ended) fail(error);
+    }
+  },
+
+  // Outbox. The host asks for one thing at a time; an empty name means that there is no more.
+  nextSyscall() {
+    const node = unsent;
+    if (node === null || ended) return "";
+    if (isLive() && !node.notice && inFlight >= 8) return "";
+    unsent = node.nextUnsent;
+    node.nextUnsent = null;
+    if (!node.notice) inFlight++;
+    sent = node;
+    return node.op;
+  },
+  syscallArgs: () => sent.args,
+  syscallSeq: () => sent.seq,
+  syscallStream: () => (sent.notice ? sent.stream : -1),
+  /** JSON of rows served without asking since the last report, or "". */
+  consumed() {
+    let text = "";
+    while (dirty !== null) {
+      const stream = dirty;
+      dirty = stream.nextDirty;
+      stream.nextDirty = null;
+      text += `${text === "" ? "{" : ","}"${stream.id}":${stream.consumed}`;
+      stream.consumed = 0;
+    }
+    return text === "" ? "" : `${text}}`;
+  },
+  nextLine() {
+    if (lines === null) return "";
+    const { text } = lines;
+    lines = lines.next;
+    return text;
+  },
+  nextTimer() {
+    if (newTimers === null) return 0;
+    return newTimers.id;
+  },
+  timerWait() {
+    const { wait } = newTimers;
+    newTimers = newTimers.next;
+    return wait;
+  },
+  nextOperation() {
+    if (unsentOperation === null || ended) return "";
+    sent = unsentOperation;
+    unsentOperation = sent.nextUnsent;
+    return sent.name;
+  },
+  operationId: () => sent.id,
+  operationJson: () => sent.json,
+  operationBuffers: () => sent.count,
+  operationBuffer: (i) => sent.buffers[i],
+  nextImport() {
+    if (pendingImports === null || ended) return "";
+    sent = pendingImports;
+    pendingImports = sent.next;
+    return sent.specifier;
+  },
+  importId: () => sent.id,
+  importFrom: () => sent.from,
+
+  // Inbox.
+  answer(seq, text) {
+    const node = apply(mapGet, nodes, [seq]);
+    if (node === undefined || node.state !== 0) return;
+    inFlight--;
+    node.state = 1;
+    node.text = text;
+  },
+  answerPage(seq, text, rows, done, docs, bytes) {
+    const node = apply(mapGet, nodes, [seq]);
+    if (node === undefined || node.state !== 0) return;
+    inFlight--;
+    leftDocs = docs;
+    leftBytes = bytes;
+    takePage(node, text, rows, done);
+  },
+  answerError(seq, message, data) {
+    const node = apply(mapGet, nodes, [seq]);
+    if (node === undefined || node.state !== 0) return;
+    inFlight--;
+    if (node.stream !== null) {
+      node.stream.pending--;
+      node.stream.row = null;
+      node.stream.done = false;
+    }
+    node.state = 2;
+    node.error = message;
+    node.data = data;
+  },
+  isDeliverable: () => !ended && (operationsReady() || isReady()),
+  deliver() {
+    contextSet(0);
+    // One or the other: answers that happen to be here together must not be seen closer together than answers that are not.
+    if (operationsReady()) deliverOperations();
+    else if (isReady()) deliver();
+  },
+  makeBuffer(size) {
+    return (incoming[incomingCount++] = new NativeArrayBuffer(size));
+  },
+  answerOperation(id, json, error, errorName) {
+    let one = firstOperation;
+    while (one !== null && one.id !== id) one = one.next;
+    const buffers = [];
+    for (let i = 0; i < incomingCount; i++) {
+      defineProperty(buffers, i, { __proto__: null, value: incoming[i], writable: true, enumerable: true, configurable: true });
+    }
+    incoming = create(null);
+    incomingCount = 0;
+    if (one === null || one.state !== 0) return;
+    one.resultJson = json;
+    one.resultBuffers = buffers;
+    one.error = error;
+    one.errorName = errorName;
+    one.state = error === "" ? 1 : 2;
+  },
+  fireTimer(id) {
+    const timer = apply(mapGet, timers, [id]);
+    if (timer === undefined || ended) return;
+    contextSet(timer.context);
+    if (timer.repeat) {
+      announceTimer(timer);
+    } else {
+      apply(mapDelete, timers, [id]);
+      timerCount--;
+    }
+    try {
+      apply(timer.callback, undefined, timer.parameters);
+    } catch (error) {
+      if (!ended && settled === 0) {
+        ended = true;
+        fail(error);
+      }
+    }
+  },
+  /** A dynamic import: evaluate `program`, then give the namespace of `path`. */
+  finishImport(id, path, program) {
+    const one = apply(mapGet, dynamicImports, [id]);
+    if (one === undefined) return;
+    apply(mapDelete, dynamicImports, [id]);
+    importsInFlight--;
+    contextSet(0);
+    const resolve = async () => {
+      try {
+        await program(record, factories, nameDefault);
+        one.resolve(record(path).namespace());
+      } catch (error) {
+        const kept = [settled, failureText, failureFrames, failureData];
+        describe(error);
+        const text = `${failureText}\n${failureFrames}${failureFrames === "" ? "" : "\n"}`;
+        failureText = kept[1];
+        failureFrames = kept[2];
+        failureData = kept[3];
+        one.reject(new NativeError(text));
+      }
+    };
+    resolve();
+  },
+  failImport(id, message) {
+    const one = apply(mapGet, dynamicImports, [id]);
+    if (one === undefined) return;
+    apply(mapDelete, dynamicImports, [id]);
+    importsInFlight--;
+    one.reject(new NativeError(message));
+  },
+  isEvaluated: (path) => {
+    const found = apply(mapGet, modules, [path]);
+    return found !== undefined && found.thunks !== null;
+  },
+  resetFactories() {
+    factoryCount = 0;
+  },
+
+  // Outcome.
+  /** 0 running, 1 value, 2 error, 3 ended by the system. */
+  settled: () => settled,
+  hasQueue: () => head !== null || operations > 0,
+  isWaiting: () => head !== null || operations > 0 || importsInFlight > 0 || (timerCount > 0 && settled === 0),
+  endCallbacks: runEndCallbacks,
+  value: () => value,
+  failure: () => failureText,
+  frames: () => failureFrames,
+  data: () => failureData,
+  systemKind: () => systemKind,
+  reject(reason) {
+    if (ended || settled === 2) return;
+    ended = true;
+    fail(reason);
+  },
+  stop() {
+    ended = true;
+  },
+  /** Names of operations that an action has not waited for, comma separated; "" if none. */
+  unawaited() {
+    let text = "";
+    const add = (name) => {
+      text += text === "" ? name : `,${name}`;
+    };
+    for (let one = firstOperation; one !== null; one = one.next) if (apply(startsWith, one.name, ["fetch"])) add("fetch");
+    for (let node = head; node !== null; node = node.next) {
+      const from = apply(startsWith, node.op, ["1.0/actions/"]) ? 12 : apply(startsWith, node.op, ["1.0/"]) ? 4 : 0;
+      add(apply(slice, node.op, [from]));
+    }
+    return text;
+  },
+  observed: () => (observedTime ? 1 : 0) | (observedRandom ? 2 : 0) | (importedTime ? 4 : 0) | (importedRandom ? 8 : 0),
+  /** What a nested run observed counts for this one. */
+  observe(flags, names) {
+    const list = parseJson(names);
+    for (let i = 0; i < list.length; i++) readNames[list[i]] = true;
+    if (flags & 1) observedTime = true;
+    if (flags & 2) observedRandom = true;
+    if (flags & 4) importedTime = true;
+    if (flags & 8) importedRandom = true;
+  },
+  /** JSON array of the names of environment variables read so far. */
+  readNames() {
+    let text = "";
+    for (const name in readNames) text += `${text === "" ? "" : ","}${quote(name)}`;
+    return `[${text}]`;
+  },
+  /** 32 bytes in hex for a nested call, drawn from this run's generator. */
+  drawSeed() {
+    runGenerator ??= makeGenerator(seed);
+    let text = "";
+    for (let i = 0; i < 8; i++) {
+      const word = runGenerator.next32();
+      for (let shift = 0; shift < 32; shift += 4) text += "0123456789abcdef"[(word >>> (shift ^ 4)) & 15];
+    }
+    return text;
+  },
+  /** For analyze.mjs: calls the program of analysis.js, made in this context. Text of JSON, or "" when it failed (see `settled`). */
+  analyze(what, path, program) {
+    phase = "import";
+    try {
+      const functionText = (callable) => apply(functionToString, callable, []);
+      return program(record(path), { __proto__: null, parseJson, quote, functionText }, what, path);
+    } catch (error) {
+      fail(error);
+      return "";
+    }
+  },
+});

@@ -1,0 +1,69 @@
+// The bridge object of the lazy globals, and their accessors.
+
+const loaded = create(null);
+function use(name) {
+  const found = loaded[name];
+  if (found !== undefined) return found;
+  const make = groups[name];
+  if (make === undefined) throw new NativeError(`There is no group of globals named ${name}`);
+  return (loaded[name] = make(api, use));
+}
+
+const endCallbacks = { __proto__: null, count: 0 };
+const jsHandlers = create(null);
+const api = freeze({
+  __proto__: null,
+  get kind() {
+    return kind;
+  },
+  get phase() {
+    return phase;
+  },
+  hostOp,
+  refusal,
+  refuse(what) {
+    const error = refusal(what);
+    if (error !== null) throw error;
+  },
+  fatal,
+  random(count) {
+    const source = generator();
+    const bytes = new NativeUint8Array(count);
+    let word = 0;
+    for (let i = 0; i < count; i++) {
+      if ((i & 3) === 0) word = source.next32();
+      bytes[i] = (word >>> ((i & 3) * 8)) & 255;
+    }
+    return bytes;
+  },
+  now: () => currentMs("Date"),
+  performanceNow,
+  timeOrigin: () => (importMs < 0 ? 0 : importMs),
+  setTimer: (callback, ms) => addTimer("setTimeout", callback, ms, [], false),
+  clearTimer,
+  contextGet,
+  contextSet,
+  onEnd(callback) {
+    endCallbacks[endCallbacks.count++] = callback;
+  },
+  defineJsSyscall(name, handler) {
+    jsHandlers[name] = handler;
+  },
+});
+
+for (const name in groupOf) {
+  const group = groupOf[name];
+  defineProperty(global, name, {
+    __proto__: null,
+    configurable: true,
+    enumerable: false,
+    get() {
+      const made = use(group)[name];
+      hidden(global, name, made);
+      return made;
+    },
+    set(replacement) {
+      hidden(global, name, replacement);
+    },
+  });
+}
