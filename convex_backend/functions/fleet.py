@@ -245,7 +245,10 @@ class Fleet:
         self._forget(slot)
         hello, slot.hello = slot.hello, None
         if hello is not None:
-            hello.errback(Failure(ServerFault(f"The JavaScript runner did not start: {exit}. {exit.stderr}".rstrip())))
+            text = f"The JavaScript runner did not start: {exit}. {exit.stderr}".rstrip()
+            hello.errback(
+                Failure(Overloaded("BackendIsNotRunning", STOPPING_TEXT) if self._stopping else ServerFault(text))
+            )
         # A child that takes calls is replaced before its calls are tried again.
         if not self._stopping:
             if wanted is SlotState.READY:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -315,4 +316,69 @@ async def test_analysis_of_a_real_module() -> None:
             await analysis.module(ask("loop.js"))
     finally:
         await analysis.close()
+    assert not Path(f"/proc/{children[0].pid}").exists()
+
+
+@pytest.mark.slow
+@pytest_twisted.ensureDeferred
+async def test_chaos() -> None:
+    """Loops, SIGKILL and SIGSTOP at random while queries and mutations run: every innocent call gets its own answer."""
+
+    async def check(rig: Rig) -> None:
+        dice = random.Random(7)
+        ended = 0
+
+        async def innocent(n: int) -> None:
+            nonlocal ended
+            for turn in range(25):
+                count = dice.randrange(1, 5)
+                outcome = await rig.run("read", {"n": count}, host=None)
+                assert (outcome.value, outcome.error) == (str(count).encode(), None), (n, turn, outcome.error)
+                ended += 1
+                await pause(dice.random() * 0.2)
+
+        async def guilty() -> None:
+            for _ in range(3):
+                outcome = await rig.run("loop")
+                assert outcome.error is not None
+                assert outcome.error.message == USER_TIMEOUT_TEXT
+                await pause(0.5)
+
+        async def killer() -> None:
+            for _ in range(10):
+                await pause(0.4)
+                alive = [child for child in rig.children if child.modules and Path(f"/proc/{child.pid}").exists()]
+                if alive:
+                    os.kill(dice.choice(alive).pid, dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP]))
+
+        work = [innocent(n) for n in range(12)]
+        await gatherResults([Deferred.fromCoroutine(one) for one in (*work, guilty(), killer())], consumeErrors=True)
+        assert ended == 12 * 25
+
+    await with_rig(check, size=2)
+
+
+@pytest.mark.slow
+@pytest_twisted.ensureDeferred
+async def test_child_that_ignores_everything_is_killed(tmp_path: Path) -> None:
+    """A child that ignores the end of its stream and SIGTERM is killed after five seconds, and stop waits for it."""
+    from twisted.internet import reactor
+
+    hello = b'{"protocol":1}'
+    head = bytes([1, 0, 0, 0]) + bytes(8) + len(hello).to_bytes(4, "little") + bytes(4)
+    (tmp_path / "main.mjs").write_text(
+        "import { writeSync } from 'node:fs'; process.on('SIGTERM', () => {});"
+        f"writeSync(3, Buffer.from('{(head + hello).hex()}', 'hex')); setInterval(() => {{}}, 1000);"
+    )
+    children: list[RunnerProcess] = []
+
+    def spawn() -> RunnerProcess:
+        children.append(RunnerProcess(reactor, runner_command(tmp_path, memory_megabytes=64)))
+        return children[-1]
+
+    pool = RunnerPool(reactor, PoolOptions("isolate", 1), spawn, source, PoolMetrics(CollectorRegistry()))
+    await pool.start()
+    started = reactor.seconds()
+    await pool.stop()
+    assert 4.5 < reactor.seconds() - started < 8
     assert not Path(f"/proc/{children[0].pid}").exists()

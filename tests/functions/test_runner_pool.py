@@ -567,3 +567,14 @@ class StartTests(SynchronousTestCase):
         self.assertIn("no hello", spawner.children[0].killed or "")
         spawner.children[0].die(code=None, signal=9)
         self.failureResultOf(started, ServerFault)
+
+    def test_stop_during_start(self) -> None:
+        """A server that stops while its first child starts says so, and does not blame the child."""
+        clock, spawner = Clock(), Spawner()
+        pool = RunnerPool(clock, PoolOptions("isolate", 1), spawner, module_text, PoolMetrics(CollectorRegistry()))
+        started = Deferred.fromCoroutine(pool.start())
+        stopped = Deferred.fromCoroutine(pool.stop())
+        spawner.children[0].die(code=0)
+        self.failureResultOf(started, Overloaded)
+        self.successResultOf(stopped)
+        self.assertEqual(clock.getDelayedCalls(), [])
