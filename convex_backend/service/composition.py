@@ -1,0 +1,117 @@
+"""The application and its front ends, put together upon the started machinery: a parts list."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError
+
+from convex_backend.application.application import Application
+from convex_backend.application.deploy import Deploy
+from convex_backend.application.directory import Directory
+from convex_backend.application.environment import EnvironmentVariables
+from convex_backend.application.function_log import FunctionLog
+from convex_backend.application.live_queries import LiveQueries
+from convex_backend.application.push_store import PushStore
+from convex_backend.application.run_query import LiveDatabase, QueryRuns
+from convex_backend.application.sealing import Sealer
+from convex_backend.application.services import Services
+from convex_backend.application.system_functions import SystemFunctions
+from convex_backend.functions.context import CallServices, DeploymentInfo
+from convex_backend.functions.syscalls import full_table
+from convex_backend.service.backend import Deployment
+from convex_backend.sync.endpoint import SyncResource, make_sync_resource
+from convex_backend.web.site import BackendSite, make_site
+from convex_backend.web.site_port import make_site_port
+
+if TYPE_CHECKING:
+    from convex_backend.service.engine import Machinery
+
+_SOCKETS_SECONDS = 2.5
+_CURSOR = "cursor"
+
+
+class WebFront:
+    """HTTP and the sync socket on the main port, HTTP actions on the other. See ``backend.Front``."""
+
+    def __init__(self, application: Application, directory: Directory, sync: SyncResource, cloud: BackendSite) -> None:
+        self._application = application
+        self._directory = directory
+        self._sync = sync
+        self.cloud = cloud
+        self.site = make_site_port(cloud)
+
+    async def close_sockets(self) -> None:
+        """See ``backend.Front``."""
+        await self._sync.close_all(1001, timeout_seconds=_SOCKETS_SECONDS)
+
+    async def finish_requests(self) -> None:
+        """See ``backend.Front``."""
+        try:
+            await self._application.deploy.stop()
+            await self.cloud.idle()
+        except CancelledError:
+            self.cloud.cancel_requests()
+            raise
+        finally:
+            self._application.live.stop()
+            self._directory.stop()
+
+    async def alive(self) -> None:
+        """See ``backend.Front``: everything that is pending now has become durable."""
+        committer = self._application.services.database.committer
+        await committer.wait_durable(committer.pending_ts)
+
+
+def _call_services(deployment: Deployment, machinery: Machinery, directory: Directory) -> CallServices:
+    sealer: Sealer = deployment.sealer
+    return CallServices(
+        directory=directory,
+        deployment=DeploymentInfo(deployment.settings.instance_name),
+        random_bytes=os.urandom,
+        now_ms=lambda: machinery.clock.now_ns() // 1_000_000,
+        seal=lambda data: sealer.seal(_CURSOR, data),
+        unseal=lambda text: sealer.unseal(_CURSOR, text),
+    )
+
+
+async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
+    """Make the application and its front ends.
+
+    :param machinery: started; from here on it finds module texts among what has been pushed.
+    """
+    settings, database, reactor = deployment.settings, machinery.database, machinery.reactor
+    registry, now_ns = machinery.registry, machinery.clock.now_ns
+    store = PushStore(database=database)
+    machinery.modules.read = store.module_text
+    directory = Directory(database=database, cloud_origin=settings.cloud_origin, site_origin=settings.site_origin)
+    directory.start()
+    services = Services(
+        settings=settings,
+        database=database,
+        directory=directory,
+        system_functions=SystemFunctions(database=database, directory=directory, store=store, settings=settings),
+        isolates=machinery.isolates,
+        actions=machinery.actions,
+        calls=_call_services(deployment, machinery, directory),
+        syscalls=full_table(),
+        function_log=FunctionLog(reactor, now_ns, registry),
+        random_bytes=os.urandom,
+        now_ns=now_ns,
+    )
+    deploy = Deploy(
+        database=database,
+        store=store,
+        directory=directory,
+        isolates=machinery.analyzer,
+        clock=reactor,
+        random_bytes=os.urandom,
+        now_ns=now_ns,
+    )
+    environment = EnvironmentVariables(database=database, store=store, directory=directory, isolates=machinery.analyzer)
+    queries = QueryRuns(services, deployment.sealer)
+    live = LiveQueries(queries, LiveDatabase(services), reactor, registry)
+    application = Application(services, deployment.keys, live, queries, deploy, environment)
+    sync = make_sync_resource(application, reactor, registry)
+    return WebFront(application, directory, sync, make_site(application, sync, registry, reactor))
