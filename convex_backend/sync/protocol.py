@@ -118,6 +118,10 @@ class SyncProtocol(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection is gone; also called for a handshake that failed."""
+        if self.closeHandshakeTimeoutCall is not None:
+            # Autobahn leaves it running when the peer drops TCP instead of answering.
+            self.closeHandshakeTimeoutCall.cancel()
+            self.closeHandshakeTimeoutCall = None
         if self.worker is not None:
             self.worker.closed()
             self.worker = None

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -51,6 +51,9 @@ MUTATION_SECONDS: Final = 60.0
 #: Messages and bytes that may wait before no more is read from the socket.
 INBOX_MESSAGES: Final = 128
 INBOX_BYTES: Final = 4 * 1024 * 1024
+#: How long a new identity waits for the first query set to be announced with it. A client that reconnects sends both at once; a Transition
+#: with the identity alone would tell npm that none of its queries has a result.
+FIRST_QUERY_SET_SECONDS: Final = 0.05
 
 
 class Application(Protocol):
@@ -156,6 +159,7 @@ class SyncWorker:
         self._mutation_started: float | None = None
         self._actions = 0
         self._dirty = False
+        self._held: IDelayedCall | None = None
         self._writable: Waiters[None] = Waiters()
         self._use_identity(ANONYMOUS)
         self._live = application.live.connect(ANONYMOUS, self._on_ready)
@@ -197,6 +201,7 @@ class SyncWorker:
         if self.ended:
             return
         self.ended = True
+        self._release()
         self._live.close()
         self._inbox.clear()
         self._metrics.queued_mutations -= len(self._mutations)
@@ -228,6 +233,8 @@ class SyncWorker:
         """What held up the messages is over."""
         self._waiting = False
         self._drain_inbox()
+        if self.session.owed:
+            self._on_ready()
 
     def _handle(self, payload: bytes) -> None:
         try:
@@ -300,7 +307,6 @@ class SyncWorker:
             identity = await self._application.authenticate_user(token)
             if not self.ended:
                 self._accept(identity)
-                self._update()
         except Unauthenticated as error:
             self._reject(error)
         except (BadRequest, Forbidden) as error:
@@ -315,6 +321,17 @@ class SyncWorker:
         self._use_identity(identity)
         self._live.set_identity(identity)
         self.session.identity_accepted()
+        if self.session.received_query_set == 0 and self._held is None:
+            self._held = self._clock.callLater(FIRST_QUERY_SET_SECONDS, self._held_long_enough)
+
+    def _held_long_enough(self) -> None:
+        self._held = None
+        self._on_ready()
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
 
     def _reject(self, error: Unauthenticated) -> None:
         self._end(closing.unauthenticated(error.message, self.session.sent_identity, update_attempted=True))
@@ -342,6 +359,10 @@ class SyncWorker:
             self._dirty = True
             return
         self._dirty = False
+        if self._held is not None:
+            if self.session.received_query_set == 0:
+                return
+            self._release()
         if self._expires_at is not None and not self._check_expiry(self._expires_at):
             return
         session = self.session
