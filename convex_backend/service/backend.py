@@ -274,7 +274,9 @@ class BackendService(SequencedService):
     def _boot_failed(self, error: Exception) -> None:
         if not isinstance(error, BadOption | BadCredentials | CannotListen | ConvexError):
             self._log.failure("the server could not start", failure=Failure(error))
-        self._end(str(error) or type(error).__name__)
+            self._end(f"the server could not start, by a fault of its own: {type(error).__name__}: {error}")
+            return
+        self._end(str(error))
 
     def fatal(self, reason: str) -> None:
         """The server cannot go on: say *reason* in one line, stop what can be stopped, exit with code 1."""
