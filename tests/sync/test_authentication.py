@@ -196,7 +196,7 @@ def test_an_expired_token(use: str) -> None:
     server = Server()
     socket = server.open()
     socket.send(modify(0), authenticate(0))
-    server.application.tokens[0][1].callback(Identity("user", (), T0 / 1e9 + 100))
+    server.application.tokens[0][1].callback(Identity("user", (), T0 / 1e9 + 50))
     live: Any = socket.live
     live.push(T0)
     socket.read()
@@ -204,7 +204,7 @@ def test_an_expired_token(use: str) -> None:
     if use == "queued mutation":
         socket.send(mutation(0), mutation(1))
         runs = 1
-    server.pass_seconds(100)
+    server.pass_seconds(50)
     assert not any("close" in message for message in socket.read())
     match use:
         case "mutation":

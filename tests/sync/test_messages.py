@@ -57,7 +57,7 @@ def test_bad_timestamps(text: str) -> None:
 )
 def test_what_is_no_message(payload: bytes) -> None:
     """11: what is not JSON, not an object or of no known type is refused with the text of the official server."""
-    with pytest.raises(InvalidMessage, match="^Received Invalid JSON on websocket: "):
+    with pytest.raises(InvalidMessage, match=r"^Received Invalid JSON on websocket: "):
         parse(payload)
 
 
