@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any
 
@@ -71,6 +72,25 @@ class Slot:
     resident: int = 0
 
 
+class Link:
+    """The pool as one call's host sees it (:class:`convex_backend.interfaces.CallLink`), until the call ends."""
+
+    __slots__ = ("_call", "_run")
+
+    def __init__(self, call: Call, run: Callable[[Call, CallSpec, CallHost], Coroutine[Any, Any, Outcome]]) -> None:
+        self._call: Call | None = call
+        self._run = run
+
+    async def run_nested(self, spec: CallSpec, host: CallHost) -> Outcome:
+        """See ``CallLink``."""
+        assert self._call is not None, "the call has ended"
+        return await self._run(self._call, spec, host)
+
+    def detach(self) -> None:
+        """The call has ended: host and call no longer hold each other."""
+        self._call = None
+
+
 @attrs.define(eq=False, slots=True)
 class Call:
     """One try of one call in one child.
@@ -87,7 +107,6 @@ class Call:
     slot: Slot
     parent: Call | None
     started: float
-    root: Call = attrs.field(init=False)
     done: Deferred[Outcome | Lost] = attrs.field(init=False)
     alive: bool = True
     action: bool = False
@@ -100,7 +119,15 @@ class Call:
     nested_lines: dict[int, list[LogLine]] = attrs.field(factory=dict)
     nested_observed: set[str] = attrs.field(factory=set)
     streamed: list[LogLine] = attrs.field(factory=list)
+    link: Link | None = None
+
+    @property
+    def root(self) -> Call:
+        """The call that has no parent. Not stored: a root that held itself would be left to the garbage collector."""
+        call = self
+        while call.parent is not None:
+            call = call.parent
+        return call
 
     def __attrs_post_init__(self) -> None:
-        self.root = self if self.parent is None else self.parent.root
         self.action = self.spec.kind not in ("query", "mutation")

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions import frames
 from convex_backend.functions.admission import STOPPING_TEXT, Admission
-from convex_backend.functions.calls import Call, Lost, Slot, SlotState
+from convex_backend.functions.calls import Call, Link, Lost, Slot, SlotState
 from convex_backend.functions.fleet import Fleet, PoolOptions
 from convex_backend.functions.frames import Frame, FrameError
 from convex_backend.functions.limits import MEMORY_TEXT
@@ -270,7 +270,8 @@ class RunnerPool:
         slot.calls[call_id] = call
         if parent is not None:
             parent.nested.append(call)
-        host.begin(_Link(self, call))
+        call.link = Link(call, self.run_nested)
+        host.begin(call.link)
         meta = orjson.dumps(
             {
                 "kind": spec.kind,
@@ -467,7 +468,9 @@ class RunnerPool:
         """Take *call* and what it still waits for out of everything; ``done`` is the caller's business."""
         call.alive = False
         call.slot.calls.pop(call.id, None)
-        for nested in call.nested:
+        if call.link is not None:
+            call.link.detach()
+        for nested in list(call.nested):
             if nested.alive:
                 self._end(nested, abandon=True)
         if call.parent is not None and call in call.parent.nested:
@@ -563,20 +566,6 @@ class RunnerPool:
         self._running_gauge.set(self._admission.running)
         self._waiting_gauge.set(self._admission.waiting)
         self._resident_gauge.set(sum(slot.resident for slot in self._fleet.slots))
-
-
-class _Link:
-    """The pool as one call's host sees it."""
-
-    __slots__ = ("_call", "_pool")
-
-    def __init__(self, pool: RunnerPool, call: Call) -> None:
-        self._pool = pool
-        self._call = call
-
-    async def run_nested(self, spec: CallSpec, host: CallHost) -> Outcome:
-        """See :class:`CallLink`."""
-        return await self._pool.run_nested(self._call, spec, host)
 
 
 def _roots(slot: Slot) -> list[Call]:
