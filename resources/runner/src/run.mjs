@@ -87,6 +87,7 @@ export class Run {
     if (work === null) {
       if (!this.#bridge.isDeliverable()) return false;
     }
+    this.#context ??= this.#core.contexts.take(); // before the clock starts: making a context is not the user's time
     const before = process.threadCpuUsage();
     try {
       if (work !== null) work();
@@ -110,8 +111,7 @@ export class Run {
   #start() {
     const { meta } = this;
     const { kind, parent } = this;
-    const context = this.#core.contexts.take();
-    this.#context = context;
+    const context = this.#context;
     const { bridge } = context;
     this.#bridge = bridge;
     this.nowMs = parent === null ? Number(meta.now_ms) : parent.nowMs;
