@@ -66,14 +66,14 @@ def check_values(declarations: Sequence[tuple[str, Mapping[str, Any]]], variable
 class EnvironmentVariables:
     """The variables of the app.
 
-    :param isolates: a pool that analyses, for ``auth.config.js``, which reads them.
+    :param analyzer: makes children that analyse, for ``auth.config.js``, which reads them.
     """
 
-    def __init__(self, *, database: Database, store: PushStore, directory: Directory, isolates: AnalysisPool) -> None:
+    def __init__(self, *, database: Database, store: PushStore, directory: Directory, analyzer: AnalysisPool) -> None:
         self._database = database
         self._store = store
         self._directory = directory
-        self._isolates = isolates
+        self._analyzer = analyzer
 
     def list(self) -> dict[str, str]:
         """The user's variables by name, as durably stored."""
@@ -144,7 +144,7 @@ class EnvironmentVariables:
         text = await self._store.text(transaction, found[1]["hash"])
         if text is None:
             return
-        child = await self._isolates.open_analysis([text])
+        child = await self._analyzer.open([text])
         try:
             providers = await evaluate_auth(child, text.hash, {**self._directory.built_in_variables, **variables})
         finally:

@@ -87,14 +87,22 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     machinery.modules.read = store.module_text
     directory = Directory(database=database, cloud_origin=settings.cloud_origin, site_origin=settings.site_origin)
     directory.start()
+    call_services = _call_services(deployment, machinery, directory)
     services = Services(
         settings=settings,
         database=database,
         directory=directory,
-        system_functions=SystemFunctions(database=database, directory=directory, store=store, settings=settings),
+        system_functions=SystemFunctions(
+            database=database,
+            directory=directory,
+            store=store,
+            settings=settings,
+            seal=call_services.seal,
+            unseal=call_services.unseal,
+        ),
         isolates=machinery.isolates,
         actions=machinery.actions,
-        calls=_call_services(deployment, machinery, directory),
+        calls=call_services,
         syscalls=full_table(),
         function_log=FunctionLog(reactor, now_ns, registry),
         random_bytes=os.urandom,
@@ -104,12 +112,12 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         database=database,
         store=store,
         directory=directory,
-        isolates=machinery.analyzer,
+        analyzer=machinery.analyzer,
         clock=reactor,
         random_bytes=os.urandom,
         now_ns=now_ns,
     )
-    environment = EnvironmentVariables(database=database, store=store, directory=directory, isolates=machinery.analyzer)
+    environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
     queries = QueryRuns(services, deployment.sealer)
     live = LiveQueries(queries, LiveDatabase(services), reactor, registry)
     application = Application(services, deployment.keys, live, queries, deploy, environment)
