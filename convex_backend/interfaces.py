@@ -183,6 +183,9 @@ class CallHost(Protocol):
     def close_query(self, query_id: int) -> None:
         """``1.0/queryCleanup``, a notice too; harmless for an id that is not open."""
 
+    def log(self, lines: Sequence[LogLine]) -> None:
+        """Console lines of a running action, as they come; its outcome has them all again."""
+
     def begin(self, link: CallLink) -> None:
         """Called once, before the first syscall: *link* reaches the child that runs this try."""
 

@@ -6,7 +6,7 @@ Source: ``runtime.md`` sections 2, 8.6, 9.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -170,6 +170,7 @@ class CallTree:
     :param names: resolves table numbers for validators, by component id; must work before the transaction has begun.
     :param tables: numbers of user tables by name, by component id; likewise.
     :param journal_end_cursor: end of the page in an earlier run of the same live query (``runtime.md`` 3.5).
+    :param on_lines: gets the console lines of a running action as they come.
     :param on_abandon: called when the try of the root gives nothing.
     """
 
@@ -183,6 +184,7 @@ class CallTree:
     identity_observed: bool = False
     journal_end_cursor: str | None = None
     on_abandon: Callable[[], None] | None = None
+    on_lines: Callable[[Sequence[LogLine]], None] | None = None
 
 
 class CallContext:
@@ -265,6 +267,11 @@ class CallContext:
         query = self.queries.pop(str(query_id), None)
         if query is not None:
             self.documents.close_stream(query.stream)
+
+    def log(self, lines: Sequence[LogLine]) -> None:
+        """See :class:`CallHost`."""
+        if self.tree.on_lines is not None:
+            self.tree.on_lines(lines)
 
     def complete(self, outcome: Outcome) -> Outcome:
         """See :class:`CallHost`: records what was observed, checks the value, adds the warnings of a root call."""

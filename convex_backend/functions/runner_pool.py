@@ -43,7 +43,7 @@ from convex_backend.functions.outcome import (
 from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_process import Child, ProcessExit
 from convex_backend.functions.watchdog import Watchdog
-from convex_backend.interfaces import CallHost, CallSpec, ModuleRef, Outcome, SyscallReply
+from convex_backend.interfaces import CallHost, CallSpec, LogLine, ModuleRef, Outcome, SyscallReply
 
 __all__ = ["ModuleText", "PoolOptions", "RunnerPool"]
 
@@ -329,13 +329,19 @@ class RunnerPool:
             elif frame.kind == frames.RESULT:
                 self._result(call, frame)
             elif frame.kind == frames.LOG:
-                # One line over the limit is enough to know that the rest was dropped.
-                call.streamed.extend(read_lines(frame.meta)[: MAX_LINES + 1 - len(call.streamed)])
+                self._lines(call, read_lines(frame.meta))
             else:
                 raise ValueError(f"unexpected frame {frame.kind}")
         except (ValueError, KeyError, TypeError, AttributeError, FrameError):
             self._log.failure("runner {pid} broke the protocol", pid=slot.child.pid)
             self.kill_innocent(slot, "protocol")
+
+    def _lines(self, call: Call, lines: list[LogLine]) -> None:
+        """Lines of a running action; beyond the limit of a run they are dropped (the cap at the end says so)."""
+        del lines[max(0, MAX_LINES + 1 - len(call.streamed)) :]
+        if lines:
+            call.streamed.extend(lines)
+            call.host.log(lines)
 
     def _syscall(self, call: Call, frame: Frame) -> None:
         if len(call.queue) >= MAX_QUEUED_SYSCALLS:

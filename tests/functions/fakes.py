@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ from convex_backend.functions.frames import Frame
 from convex_backend.functions.proc_stat import ThreadUsage
 from convex_backend.functions.runner_pool import ModuleText
 from convex_backend.functions.runner_process import Announcement, ChildListener, ProcessExit
-from convex_backend.interfaces import CallLink, CallSpec, ModuleRef, Outcome, SyscallReply
+from convex_backend.interfaces import CallLink, CallSpec, LogLine, ModuleRef, Outcome, SyscallReply
 
 
 class FakeChild:
@@ -114,6 +114,7 @@ class FakeHost:
         self.reports: list[dict[str, int]] = []
         self.opened: list[tuple[int, bytes]] = []
         self.closed: list[int] = []
+        self.lines: list[LogLine] = []
         self.link: CallLink | None = None
         self.completed = 0
         self.abandoned = 0
@@ -141,6 +142,9 @@ class FakeHost:
 
     def close_query(self, query_id: int) -> None:
         self.closed.append(query_id)
+
+    def log(self, lines: Sequence[LogLine]) -> None:
+        self.lines.extend(lines)
 
     def complete(self, outcome: Outcome) -> Outcome:
         self.completed += 1

@@ -509,8 +509,20 @@ class ActionTests(PoolCase):
             0,
             {"lines": [{"messages": ["'hi'"], "level": "INFO", "timestamp": 3}]},
         )
+        self.assertEqual([line.messages for line in self.hosts[0].lines], [("'hi'",)])
         self.child.result(self.child.starts[0])
         self.assertEqual([line.messages for line in self.successResultOf(run).log_lines], [("'hi'",)])
+
+    def test_streamed_lines_are_bounded(self) -> None:
+        """An action that logs without end costs 257 lines here, and its outcome has 256."""
+        run = self.run_call(spec("action"))
+        self.child.hello()
+        lines = [{"messages": ["x"], "level": "LOG", "timestamp": 1}] * 200
+        for _ in range(3):
+            self.child.frame(frames.LOG, self.child.starts[0], 0, {"lines": lines})
+        self.assertEqual(len(self.hosts[0].lines), 257)
+        self.child.result(self.child.starts[0])
+        self.assertEqual(len(self.successResultOf(run).log_lines), 256)
 
     def test_lost_action_is_not_run_again(self) -> None:
         """An action that loses its child fails with the fixed text, whoever was running."""
