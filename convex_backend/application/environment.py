@@ -144,7 +144,7 @@ class EnvironmentVariables:
         text = await self._store.text(transaction, found[1]["hash"])
         if text is None:
             return
-        child = await self._analyzer.open([text])
+        child = await self._analyzer.open_analysis([text])
         try:
             providers = await evaluate_auth(child, text.hash, {**self._directory.built_in_variables, **variables})
         finally:

@@ -74,7 +74,7 @@ class OpenAnalysis(Protocol):
 class AnalysisPool(Protocol):
     """Where children that analyse come from (``functions.analyze.Analyzer``)."""
 
-    async def open(self, modules: Iterable[ModuleText]) -> Any:
+    async def open_analysis(self, modules: Iterable[ModuleText]) -> Any:
         """A started child that knows *modules*, an :class:`OpenAnalysis`."""
 
 
@@ -191,7 +191,7 @@ class Evaluation:
         """Evaluate everything. :raises BadRequest: the pushed code's fault. :raises ServerFault: ours."""
         request = self._request
         kept = {path: stored for path in request.modules if (stored := self._known(path)) is not None}
-        child = await pool.open(await self._texts(everything=len(kept) < len(request.modules)))
+        child = await pool.open_analysis(await self._texts(everything=len(kept) < len(request.modules)))
         try:
             definition = await self._definition(child)
             auth_module = request.modules.get(AUTH_CONFIG)
@@ -211,7 +211,7 @@ class Evaluation:
         module = self._request.schema
         if module is None or module.text is None:
             return None
-        child = await pool.open([module.text])
+        child = await pool.open_analysis([module.text])
         try:
             return await self._schema(child)
         finally:
