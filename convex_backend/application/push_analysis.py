@@ -119,6 +119,8 @@ async def evaluate_auth(child: OpenAnalysis, module_hash: str, env: Mapping[str,
 
 
 def _auth_code(error: ConvexError) -> str:
+    if error.code != "InvalidModules":
+        return error.code
     if "is used in auth config file but its value was not set" in error.message:
         return "AuthConfigMissingEnvironmentVariable"
     if "missing default export" in error.message:
@@ -262,7 +264,8 @@ class Evaluation:
         try:
             definition = await child.run(spec)
         except BadRequest as error:
-            raise push_error(error, "InvalidConvexConfig") from None
+            code = "InvalidConvexConfig" if error.code == "InvalidModules" else error.code
+            raise push_error(error, code) from None
         if not isinstance(definition, dict) or not isinstance(definition.get("definitionType"), dict):
             raise BadRequest("InvalidDefinition", f"{PUSH_PREFIX}convex.config.ts does not export an app definition.")
         if definition["definitionType"].get("type") != "app":
@@ -323,6 +326,8 @@ def _module_error(path: str, error: BadRequest) -> BadRequest:
 
 
 def _schema_code(error: BadRequest) -> str:
+    if error.code != "InvalidModules":
+        return error.code
     if "missing default export" in error.message:
         return "MissingSchemaExportError"
     if "isn't a Convex schema" in error.message:
