@@ -426,6 +426,22 @@ def test_nested_validation() -> None:
     assert text.startswith("ReturnsValidationError: ")
 
 
+def test_transaction_limits_hold_for_the_nested_call_only() -> None:
+    """``transactionLimits`` lower the ceilings while the callee runs, never raise them, and end with it."""
+    rig = nested()
+    seen: list[Any] = []
+
+    async def script(spec: CallSpec, host: CallHost) -> Outcome:
+        seen.append(orjson.loads((await host.syscall("1.0/getTransactionMetrics", b"{}", None)).body))
+        return value(b"null")
+
+    rig.context.begin(Link(script))
+    limits = {"documentsRead": 5, "documentsWritten": 10**9}
+    rig.reply("1.0/runUdf", {"udfType": "query", "name": "n:q", "args": {}, "transactionLimits": limits})
+    assert (seen[0]["documentsRead"]["remaining"], seen[0]["documentsWritten"]["remaining"]) == (5, 16000)
+    assert rig.call("1.0/getTransactionMetrics")["documentsRead"]["remaining"] == 32000
+
+
 def test_child_component_references() -> None:
     """A reference reaches a public function of a child component, whose tables then apply; others are refused by name."""
     rig = nested()
