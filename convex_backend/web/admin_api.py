@@ -15,6 +15,7 @@ from convex_backend.application.operations import allowed_operations, check_oper
 from convex_backend.errors import BadRequest
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
+STORAGE = "File storage"
 #: Routes of the official API by the service that they belong to.
 NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
     "Snapshot export": (
@@ -31,7 +32,7 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", "/api/perform_import"),
         ("POST", "/api/cancel_import"),
     ),
-    "File storage": (("POST", "/api/storage/upload"), ("GET", "/api/storage/<path:rest>")),
+    STORAGE: (("POST", "/api/storage/upload"), ("GET", "/api/storage/<path:rest>")),
     "The test-function endpoint": (("POST", "/api/run_test_function"),),
     "Deleting tables and components": (("POST", "/api/delete_tables"), ("POST", "/api/delete_component")),
     "The scheduler": (
@@ -49,6 +50,7 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/json_schemas"),
         ("GET", "/api/get_table_column_names"),
         ("GET", "/api/test_streaming_export_connection"),
+        ("POST", "/api/data_sync_cursor_from_deltas"),
         ("POST", "/api/v1/data/sync"),
         ("GET", "/api/v1/data/list_active_syncs"),
     ),
@@ -64,6 +66,7 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/schema_state/<path:rest>"),
     ),
     "Pausing": (("POST", "/api/v1/pause_deployment"), ("POST", "/api/v1/unpause_deployment")),
+    "The OpenAPI description": (("GET", "/api/dashboard_openapi.json"), ("GET", "/api/public_openapi.json")),
     "Shapes": (("GET", "/api/shapes2"), ("GET", "/api/get_indexes")),
     "This part of the platform API": (("GET", "/api/v1/<path:rest>"), ("POST", "/api/v1/<path:rest>")),
 }
@@ -147,8 +150,11 @@ def _register(service: str, method: str, path: str) -> None:
     async def missing(self: Any, call: ApiCall) -> bytes:
         raise BadRequest("NotAvailable", f"{service} is not available in this version of convex-backend yet.")
 
-    missing.__name__ = f"missing_{method}_{path}"
-    api_route(NotYetApi.app, path, method=method, json_body=False, auth=Auth.ADMIN)(missing)
+    # The name of a Klein endpoint has to be unique; metrics count all of them as one.
+    missing.__name__ = f"{method} {path}"
+    # A wrong key is said to be wrong; files are for whoever has their address.
+    auth = Auth.NONE if service == STORAGE else Auth.OPTIONAL
+    api_route(NotYetApi.app, path, method=method, json_body=False, auth=auth, name="not_available")(missing)
 
 
 for _service, _routes in NOT_YET.items():

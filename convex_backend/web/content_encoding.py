@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 
+import brotli  # type: ignore[import-untyped]
+import zstandard
+
 from convex_backend.errors import BadRequest, TooLarge
+
+#: Memory that a frame may ask for; ``zstd --long=27`` and below.
+_MAX_ZSTD_WINDOW = 1 << 27
 
 
 def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
@@ -15,7 +22,7 @@ def decoded(raw: bytes, encoding: str, limit: int) -> bytes:
     :raises TooLarge: more would come out. :raises BadRequest: ``BadContentEncoding``.
     """
     encoding = encoding.strip().lower()
-    if encoding == "identity":
+    if encoding in ("identity", ""):
         return raw
     try:
         if encoding == "br":
@@ -48,8 +55,6 @@ def _zlib(raw: bytes, limit: int, window_bits: int) -> bytes:
 
 
 def _brotli(raw: bytes, limit: int) -> bytes:
-    import brotli  # type: ignore[import-untyped]
-
     unpacker = brotli.Decompressor()
     parts: list[bytes] = []
     left = limit + 1
@@ -67,11 +72,24 @@ def _brotli(raw: bytes, limit: int) -> bytes:
             raise ValueError("it ends too early")
 
 
-def _zstd(raw: bytes, limit: int) -> bytes:
-    import zstandard
+class _Source(io.BytesIO):
+    """Tells whether somebody wanted more than there is: the reader below does not complain of a frame without an end."""
 
-    with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw) as reader:
+    exhausted = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See ``io.BytesIO``."""
+        data = super().read(size)
+        self.exhausted = self.exhausted or not data
+        return data
+
+
+def _zstd(raw: bytes, limit: int) -> bytes:
+    source = _Source(raw)
+    with zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).stream_reader(source) as reader:
         out: bytes = reader.read(limit + 1)
     if len(out) > limit:
         raise _over(limit)
+    if source.exhausted:
+        raise ValueError("it ends too early")
     return out

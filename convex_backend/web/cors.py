@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted.web.http import Request
 
-_METHODS = b"GET, POST, OPTIONS, PATCH, DELETE, PUT"
-_VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+_METHODS: Final = b"GET, POST, OPTIONS, PATCH, DELETE, PUT"
+_VARY: Final = (b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",)
 
 
 def allow_origin(request: Request) -> None:
-    """Let the page that sent *request* read the answer. A request without ``Origin`` gets nothing."""
+    """Let the page that sent *request* read the answer. Caches are told even when no page did."""
+    headers = request.responseHeaders
+    headers.setRawHeaders(b"vary", _VARY)
     origin = request.requestHeaders.getRawHeaders(b"origin")
-    if origin:
-        headers = request.responseHeaders
+    if origin is not None:
         headers.setRawHeaders(b"access-control-allow-origin", origin[:1])
-        headers.setRawHeaders(b"access-control-allow-credentials", [b"true"])
-        headers.setRawHeaders(b"vary", [_VARY])
+        headers.setRawHeaders(b"access-control-allow-credentials", (b"true",))
 
 
 def preflight(request: Request) -> None:
@@ -23,10 +25,10 @@ def preflight(request: Request) -> None:
     allow_origin(request)
     headers = request.responseHeaders
     wanted = request.requestHeaders.getRawHeaders(b"access-control-request-headers")
-    if wanted:
-        headers.setRawHeaders(b"access-control-allow-headers", [b", ".join(wanted)])
-    headers.setRawHeaders(b"access-control-allow-methods", [_METHODS])
-    headers.setRawHeaders(b"access-control-max-age", [b"86400"])
-    headers.setRawHeaders(b"content-length", [b"0"])
+    if wanted is not None:
+        headers.setRawHeaders(b"access-control-allow-headers", (b", ".join(wanted),))
+    headers.setRawHeaders(b"access-control-allow-methods", (_METHODS,))
+    headers.setRawHeaders(b"access-control-max-age", (b"86400",))
+    headers.setRawHeaders(b"content-length", (b"0",))
     request.setResponseCode(200)
     request.finish()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from klein import Klein
 
+from convex_backend.application.deploy import Deploy
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
 
@@ -19,7 +18,7 @@ class DeployApi:
         self.front = front
 
     @property
-    def _deploy(self) -> Any:
+    def _deploy(self) -> Deploy:
         return self.front.application.deploy
 
     @api_route(app, "/api/get_config_hashes", auth=Auth.ADMIN)

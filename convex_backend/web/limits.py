@@ -1,30 +1,35 @@
-"""The most bytes that each route takes (``http_api.md`` sections 3 to 6)."""
+"""The most bytes that each route takes (``http_api.md`` sections 1 to 6, ``push.md`` section 2)."""
 
 from __future__ import annotations
 
-MIB = 1024 * 1024
+from typing import Final
+
+MIB: Final = 1024 * 1024
 #: Function calls: 16 MiB of arguments and the envelope.
-CALL_BYTES = 16 * MIB + 2000
-PUSH_BYTES = 200_000_000
-ECHO_BYTES = 128 * MIB
-HTTP_ACTION_BYTES = 20 * MIB
-SMALL_BYTES = 2 * MIB
+CALL_BYTES: Final = 16 * MIB + 2000
+PUSH_BYTES: Final = 200_000_000
+ECHO_BYTES: Final = 128 * MIB
+HTTP_ACTION_BYTES: Final = 20 * MIB
+SMALL_BYTES: Final = 2 * MIB
 
 #: Body caps by the start of the path; the first that fits decides.
-BODY_CAPS: tuple[tuple[bytes, int], ...] = (
-    (b"/api/deploy2/", PUSH_BYTES),
+BODY_CAPS: Final[tuple[tuple[bytes, int], ...]] = (
     (b"/api/query", CALL_BYTES),
     (b"/api/mutation", CALL_BYTES),
     (b"/api/action", CALL_BYTES),
     (b"/api/function", CALL_BYTES),
     (b"/api/run", CALL_BYTES),
+    (b"/api/deploy2/", PUSH_BYTES),
     (b"/echo", ECHO_BYTES),
     (b"/http/", HTTP_ACTION_BYTES),
 )
 
 
 def body_cap(path: bytes) -> int:
-    """The most bytes that a request body of *path* may have on the wire."""
+    """The most bytes that a request body of *path* may have, on the wire and unpacked.
+
+    :param path: request target without doubled slashes at its start; a query string after it does no harm.
+    """
     for prefix, cap in BODY_CAPS:
         if path.startswith(prefix):
             return cap

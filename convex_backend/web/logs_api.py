@@ -29,10 +29,20 @@ class LogsApi:
         """Entries after ``cursor``, completions and progress."""
         return await self._read(call, call.caller.client in _STRUCTURED, completions_only=False)
 
+    @api_route(app, "/api/app_metrics/stream_function_logs", method="GET", auth=Auth.ADMIN)
+    async def dashboard_function_logs(self, call: ApiCall) -> bytes:
+        """See :meth:`stream_function_logs` (section 7.1)."""
+        return await self.stream_function_logs(call)
+
     @api_route(app, "/api/stream_udf_execution", method="GET", auth=Auth.ADMIN)
     async def stream_udf_execution(self, call: ApiCall) -> bytes:
         """Completions after ``cursor``, with lines as text."""
         return await self._read(call, structured=False, completions_only=True)
+
+    @api_route(app, "/api/app_metrics/stream_udf_execution", method="GET", auth=Auth.ADMIN)
+    async def dashboard_udf_execution(self, call: ApiCall) -> bytes:
+        """See :meth:`stream_udf_execution` (section 7.1)."""
+        return await self.stream_udf_execution(call)
 
     async def _read(self, call: ApiCall, structured: bool, *, completions_only: bool) -> bytes:
         check_operation(call.identity, "ViewLogs")

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import struct
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import orjson
@@ -28,22 +29,31 @@ from klein import Klein
 from convex_backend.application.types import Caller, CallResult
 from convex_backend.errors import BadRequest
 from convex_backend.values.json_codec import check_format, reencode
-from convex_backend.web.routing import ApiCall, Auth, Front, api_route
+from convex_backend.web.clients import Version, parse_version
+from convex_backend.web.routing import ApiCall, Auth, Front, api_route, bad_shape
 
 _TS = struct.Struct("<Q")
 _ENCODED = "convex_encoded_json"
 _MAX_BATCH = 1000
+#: The first version of each client that expects plain JSON when it does not name a format.
+_JSON_SINCE: Final[dict[str, Version]] = {
+    "npm": (1, 4, 1, True),
+    "npm-cli": (1, 4, 1, True),
+    "actions": (1, 4, 1, True),
+    "python": (0, 5, 0, True),
+}
 
 
 def default_format(caller: Caller) -> str:
     """The format of clients that do not name one: old ones expect the lossless form."""
-    limits = {"npm": (1, 4, 1), "npm-cli": (1, 4, 1), "actions": (1, 4, 1), "python": (0, 5, 0)}
-    limit = limits.get(caller.client)
-    if limit is not None and caller.version is not None:
-        numbers = caller.version.split("-")[0].split("+")[0].split(".")
-        if tuple(int(number) for number in numbers[:3]) < limit:
-            return _ENCODED
-    return "json"
+    return _default_format(caller.client, caller.version)
+
+
+@functools.lru_cache(maxsize=256)
+def _default_format(client: str, version: str | None) -> str:
+    since = _JSON_SINCE.get(client)
+    number = None if version is None else parse_version(version)
+    return _ENCODED if since is not None and number is not None and number < since else "json"
 
 
 def render(result: CallResult, form: str) -> bytes:
@@ -67,19 +77,19 @@ def _request(call: ApiCall, fields: dict[str, Any]) -> tuple[str, bytes, str]:
     """Path, arguments' JSON text and format of a call's body."""
     path = fields.get("path")
     if not isinstance(path, str):
-        what = "missing field `path`" if path is None else "path: invalid type, expected a string"
-        raise BadRequest("BadJsonBody", f"Failed to deserialize the JSON body into the target type: {what}")
+        raise bad_shape("missing field `path`" if path is None else "path: invalid type, expected a string")
     return path, _args(fields), _format(call, fields)
 
 
 def _args(fields: dict[str, Any]) -> bytes:
     args = fields.get("args", {})
     if not isinstance(args, dict | list):
-        raise BadRequest(
-            "BadJsonBody",
-            "Failed to deserialize the JSON body into the target type: args: invalid type, expected an object or an array",
-        )
-    return orjson.dumps(args)
+        raise bad_shape("args: invalid type, expected an object or an array")
+    try:
+        return orjson.dumps(args)
+    except orjson.JSONEncodeError:
+        # What could be parsed can be printed, but for nesting that is far over the limit of values.
+        raise bad_shape("args: recursion limit exceeded") from None
 
 
 def _format(call: ApiCall, fields: dict[str, Any]) -> str:
@@ -138,7 +148,7 @@ class PublicApi:
         path, args, form = _request(call, fields)
         component = fields.get("componentPath")
         if component is not None and not isinstance(component, str):
-            raise BadRequest("BadJsonBody", "componentPath: invalid type, expected a string")
+            raise bad_shape("componentPath: invalid type, expected a string")
         result = await self.front.application.run_function(
             path, args, call.identity, call.caller, component_path=component
         )
@@ -152,7 +162,7 @@ class PublicApi:
         if len(segments) < 2:
             raise BadRequest("MissingIdentifier", "Missing function identifier: expected /api/run/<module>/<function>.")
         fields = call.fields()
-        form = check_format(fields["format"]) if isinstance(fields.get("format"), str) else "json"
+        form = "json" if fields.get("format") is None else _format(call, fields)
         path = f"{'/'.join(segments[:-1])}:{segments[-1]}"
         result = await self.front.application.run_function(path, _args(fields), call.identity, call.caller)
         return render(result, form)
@@ -180,7 +190,7 @@ class PublicApi:
         if len(queries) > _MAX_BATCH:
             raise BadRequest("TooManyQueries", f"A batch may hold up to {_MAX_BATCH} queries.")
         if not all(isinstance(query, dict) for query in queries):
-            raise BadRequest("BadJsonBody", "queries: invalid type, expected an array of objects")
+            raise bad_shape("queries: invalid type, expected an array of objects")
         wanted = [_request(call, query) for query in queries]
         results = await self.front.application.run_queries(
             [(path, args) for path, args, _ in wanted], call.identity, call.caller

@@ -1,48 +1,50 @@
 """``api_route``: what every API route has in common, in one decorator, so that no route can forget it.
 
-Size comes before (``web/site.py``); here: JSON, identity, request id, client, errors, metrics. A handler takes an :class:`ApiCall` and returns
-the answer's bytes, or raises a ``ConvexError``. Source: ``http_api.md`` sections 2.1 to 2.4.
+::
+
+    head ─► client, request id ─► credentials ─► body unpacked ─► JSON ─► key in the body ─► admin? ─► handler ─► bytes
+
+Size comes before (``web/site.py``). A handler takes an :class:`ApiCall` and returns the answer's bytes, or raises a ``ConvexError``.
+Source: ``http_api.md`` sections 2.1 to 2.4.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import re
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import attrs
 import orjson
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request
 
 from convex_backend.application.application import Application
-from convex_backend.application.keys import acting_identity, split_acting_user
 from convex_backend.application.types import ANONYMOUS, Caller, Identity
 from convex_backend.deferreds import InFlight
-from convex_backend.errors import BadRequest, ConvexError, Forbidden, ServerFault
+from convex_backend.errors import BadRequest, ConvexError, Overloaded, ServerFault
 from convex_backend.web import cors
+from convex_backend.web.clients import ClientTooOld, parse_client
 from convex_backend.web.content_encoding import decoded
+from convex_backend.web.credentials import check_is_admin, identity_of_body, identity_of_head
 from convex_backend.web.errors import error_body, status_of
-from convex_backend.web.limits import PUSH_BYTES
+from convex_backend.web.limits import body_cap
 from convex_backend.web.metrics import RequestMetrics
 
-_JSON = [b"application/json"]
-_SEMVER = re.compile(r"\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]*)?")
-_REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
-_MIN_AUTH_CHARACTERS = 7
-#: The newest version of each client that is no longer served (``sync.md`` section 1.1).
-_UNSUPPORTED = {"npm": (0, 19, 1), "npm-cli": (0, 19, 1), "python": (0, 0, 2), "rust": (0, 0, 1)}
+_JSON: Final = b"application/json"
+_BAD_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
+_REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
+_MAX_AGENT_BYTES: Final = 1024
 _log = Logger()
 
 Handler: TypeAlias = "Callable[[Any, ApiCall], Coroutine[Deferred[Any], Any, bytes]]"
-H = TypeVar("H", bound=Callable[..., Any])
 
 
 class Auth(Enum):
@@ -51,17 +53,32 @@ class Auth(Enum):
     NONE = "none"
     """Credentials are not even looked at."""
     OPTIONAL = "optional"
+    """Anybody; credentials that are shown must be good."""
     ADMIN = "admin"
 
 
 @attrs.define(slots=True, eq=False)
 class Front:
-    """What every family of routes works with."""
+    """What every family of routes works with.
+
+    :ivar in_flight: requests that wait for something; one that is answered at once is never seen here.
+    :ivar running: the work of those, for giving it up.
+    :ivar stopping: new requests are refused.
+    :ivar given_up: work that was cancelled was cancelled by us: its clients are there and get an answer.
+    """
 
     application: Application
     metrics: RequestMetrics
     in_flight: InFlight
     running: set[Deferred[Any]] = attrs.field(factory=set)
+    stopping: bool = False
+    given_up: bool = False
+
+    def give_up(self) -> None:
+        """Cancel what is under way; each client gets 503."""
+        self.stopping = self.given_up = True
+        for work in list(self.running):
+            work.cancel()
 
 
 @attrs.define(slots=True, eq=False)
@@ -69,8 +86,7 @@ class ApiCall:
     """One request as a handler sees it.
 
     :param body: the decoded JSON body, or ``None`` for a route without one.
-    :param raw: the body's bytes.
-    :param path: variable parts of the path.
+    :param raw: the body's bytes, unpacked.
     """
 
     request: Request
@@ -78,7 +94,6 @@ class ApiCall:
     caller: Caller
     body: Any
     raw: bytes
-    path: dict[str, str]
 
     def text_arg(self, name: str, default: str | None = None) -> str:
         """A query parameter. :raises BadRequest: ``BadQueryArgs``."""
@@ -95,25 +110,38 @@ class ApiCall:
     def fields(self) -> dict[str, Any]:
         """The body as an object. :raises BadRequest: ``BadJsonBody``."""
         if not isinstance(self.body, dict):
-            raise BadRequest(
-                "BadJsonBody", "Failed to deserialize the JSON body into the target type: expected an object"
-            )
+            raise bad_shape("expected an object")
         return self.body
 
     def field(self, name: str, kind: type | tuple[type, ...], what: str) -> Any:
-        """A required member of the body. :raises BadRequest: ``BadJsonBody``."""
+        """A required member of the body.
+
+        :param what: the kind in words, ``an array``.
+        :raises BadRequest: ``BadJsonBody``.
+        """
         fields = self.fields()
         if name not in fields:
-            raise BadRequest(
-                "BadJsonBody", f"Failed to deserialize the JSON body into the target type: missing field `{name}`"
-            )
+            raise bad_shape(f"missing field `{name}`")
         value = fields[name]
         if not isinstance(value, kind):
-            raise BadRequest(
-                "BadJsonBody",
-                f"Failed to deserialize the JSON body into the target type: {name}: invalid type, expected {what}",
-            )
+            raise bad_shape(f"{name}: invalid type, expected {what}")
         return value
+
+
+def bad_shape(what: str) -> BadRequest:
+    """The error of a JSON body that is not what the route takes."""
+    return BadRequest("BadJsonBody", _BAD_SHAPE + what)
+
+
+@attrs.frozen(slots=True, eq=False)
+class _Route:
+    """What :func:`api_route` was told."""
+
+    name: str
+    handler: Handler
+    auth: Auth
+    wants_json: bool
+    content_type: bytes
 
 
 def api_route(
@@ -123,26 +151,32 @@ def api_route(
     method: str = "POST",
     auth: Auth = Auth.OPTIONAL,
     json_body: bool | None = None,
-    content_type: bytes = _JSON[0],
+    content_type: bytes = _JSON,
+    name: str | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler method.
+    """Register a handler method. It is cancelled when the client goes away.
 
     :param json_body: whether the body must be JSON; by default for every method but GET.
     :param content_type: of the answer.
+    :param name: of the route in metrics; by default the method's name.
     """
     wants_json = method != "GET" if json_body is None else json_body
 
     def decorate(handler: Handler) -> Handler:
-        def endpoint(self: Any, request: Request, **parts: str) -> Any:
+        own_name: str = getattr(handler, "__name__", path)
+        route = _Route(name or own_name, handler, auth, wants_json, content_type)
+
+        def endpoint(self: Any, request: Request, **_: str) -> bytes | Deferred[bytes]:
             front: Front = self.front
-            work = Deferred.fromCoroutine(
-                _respond(front, self, handler, request, parts, auth, wants_json, content_type)
-            )
+            work: Deferred[bytes] = Deferred.fromCoroutine(_respond(front, route, self, request))
+            if work.called and type(answer := work.result) is bytes:
+                return answer
+            front.in_flight.__enter__()
             front.running.add(work)
-            work.addBoth(_forget, front.running, work)
+            work.addBoth(_ended, front, work)
             return work
 
-        endpoint.__name__ = getattr(handler, "__name__", path)
+        endpoint.__name__ = own_name
         methods = [method, "HEAD"] if method == "GET" else [method]
         app.route(path, methods=methods, strict_slashes=False)(functools.wraps(handler)(endpoint))
         return handler
@@ -150,188 +184,111 @@ def api_route(
     return decorate
 
 
-def _forget(result: Any, running: set[Deferred[Any]], work: Deferred[Any]) -> Any:
-    running.discard(work)
+def _ended(result: bytes | Failure, front: Front, work: Deferred[bytes]) -> bytes | Failure:
+    front.running.discard(work)
+    front.in_flight.__exit__()
     return result
 
 
-async def _respond(
-    front: Front,
-    family: Any,
-    handler: Handler,
-    request: Request,
-    parts: dict[str, str],
-    auth: Auth,
-    wants_json: bool,
-    content_type: bytes,
-) -> bytes:
+async def _respond(front: Front, route: _Route, family: Any, request: Request) -> bytes:
+    started = time.perf_counter()
+    series = front.metrics.series(route.name)
     headers = request.responseHeaders
-    with front.in_flight, front.metrics.timed(handler.__name__) as outcome:
-        try:
-            cors.allow_origin(request)
-            raw = _read(request) if request.method not in (b"GET", b"HEAD") else b""
-            call = make_call(front.application, request, raw, parts, auth, wants_json)
-            if isinstance(call, Coroutine):
-                call = await call
-            body = await handler(family, call)
-            headers.setRawHeaders(b"content-type", [content_type])
-        except ConvexError as error:
-            if isinstance(error, ServerFault):
-                _log.failure("a request failed: {uri}", uri=request.path.decode("ascii", "replace"))
-            outcome.code = error.code
-            body = _fail(request, status_of(error), error_body(error))
-        except CancelledError:
-            outcome.code = "ClientDisconnected"
+    cors.allow_origin(request)
+    try:
+        if front.stopping:
+            raise _stopping()
+        call = ApiCall(request, ANONYMOUS, _caller(request), None, b"")
+        if route.auth is Auth.NONE:
+            _read_body(call, route)
+        else:
+            known = identity_of_head(front.application, request)
+            if type(known) is str:
+                known = await front.application.authenticate_user(known)
+            if known is None:
+                _read_body(call, route)
+                known = identity_of_body(front.application, call.body) or ANONYMOUS
+                if route.auth is Auth.ADMIN:
+                    check_is_admin(front.application, known)
+            else:
+                if route.auth is Auth.ADMIN:
+                    check_is_admin(front.application, known)  # type: ignore[arg-type]
+                _read_body(call, route)
+            call.identity = known  # type: ignore[assignment]
+        body = await route.handler(family, call)
+        headers.setRawHeaders(b"content-type", (route.content_type,))
+    except ConvexError as error:
+        if isinstance(error, ServerFault):
+            _log_fault(request)
+        series.errors += 1
+        body = _fail(request, error)
+    except CancelledError:
+        if not front.given_up:
             raise
-        except Exception:  # noqa: BLE001 - the client gets the fixed text, the log the trace
-            _log.failure("a request failed: {uri}", uri=request.path.decode("ascii", "replace"))
-            outcome.code = "InternalServerError"
-            body = _fail(request, 500, error_body(ServerFault()))
-        headers.setRawHeaders(b"content-length", [b"%d" % len(body)])
-        return body if request.method != b"HEAD" else b""
+        series.errors += 1
+        body = _fail(request, _stopping())
+    except Exception:  # noqa: BLE001 - the client gets the fixed text, the log the trace
+        _log_fault(request)
+        series.errors += 1
+        body = _fail(request, ServerFault())
+    if front.stopping:
+        headers.setRawHeaders(b"connection", (b"close",))
+    headers.setRawHeaders(b"content-length", (b"%d" % len(body),))
+    series.observe(time.perf_counter() - started)
+    return body if request.method != b"HEAD" else b""
 
 
-def _fail(request: Request, status: int, body: bytes) -> bytes:
-    request.setResponseCode(status)
-    request.responseHeaders.setRawHeaders(b"content-type", _JSON)
-    return body
+def _stopping() -> Overloaded:
+    return Overloaded("ServerStopping", "The server is stopping. Try again later.")
 
 
-def _read(request: Request) -> bytes:
+def _log_fault(request: Request) -> None:
+    _log.failure("a request failed: {path}", path=request.path.decode("ascii", "replace"))
+
+
+def _fail(request: Request, error: ConvexError) -> bytes:
+    request.setResponseCode(status_of(error))
+    headers = request.responseHeaders
+    headers.setRawHeaders(b"content-type", (_JSON,))
+    if isinstance(error, ClientTooOld):
+        headers.setRawHeaders(b"x-convex-deprecation-state", (b"Unsupported",))
+        headers.setRawHeaders(b"x-convex-deprecation-message", (error.message.encode("latin-1", "replace"),))
+    return error_body(error)
+
+
+def _read_body(call: ApiCall, route: _Route) -> None:
+    """Fill in ``raw`` and ``body``. :raises BadRequest: ``BadContentEncoding``, ``BadJsonBody``. :raises TooLarge: unpacked."""
+    request = call.request
+    if request.method in (b"GET", b"HEAD"):
+        return
     assert request.content is not None
     raw: bytes = request.content.read()
     encoding = request.requestHeaders.getRawHeaders(b"content-encoding")
-    if encoding and encoding[0] not in (b"identity", b""):
-        return decoded(raw, encoding[0].decode("ascii", "replace"), PUSH_BYTES)
-    return raw
-
-
-def make_call(
-    application: Application, request: Request, raw: bytes, parts: dict[str, str], auth: Auth, wants_json: bool
-) -> ApiCall | Coroutine[Any, Any, ApiCall]:
-    """Decode the request and find out who sent it. A coroutine only where a token has to be looked up.
-
-    :raises ConvexError: whatever of section 2.3 is wrong with it.
-    """
-    caller = _caller(request)
-    body: Any = None
-    if wants_json:
+    if encoding is not None:
+        raw = decoded(raw, b",".join(encoding).decode("ascii", "replace"), body_cap(request.path))
+    call.raw = raw
+    if route.wants_json:
         try:
-            body = orjson.loads(raw)
+            call.body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise BadRequest("BadJsonBody", f"Failed to parse the request body as JSON: {error}") from None
-    call = ApiCall(request, ANONYMOUS, caller, body, raw, parts)
-    if auth is Auth.NONE:
-        return call
-    header = request.requestHeaders.getRawHeaders(b"authorization")
-    if header is not None:
-        text = _header_text(header[0])
-        scheme, _, credentials = text.partition(" ")
-        scheme = scheme.lower()
-        if scheme == "bearer":
-            return _with_token(application, call, credentials.strip(), auth)
-        if scheme != "convex":
-            raise BadRequest("InvalidAdminKey", "Invalid admin key")
-        call.identity = _admin(application, credentials.strip())
-    else:
-        key = _key_elsewhere(request, body)
-        if key is not None:
-            call.identity = application.keys.check_admin(key)
-    return _allowed(application, call, auth)
-
-
-async def _with_token(application: Application, call: ApiCall, token: str, auth: Auth) -> ApiCall:
-    call.identity = await application.authenticate_user(token)
-    return _allowed(application, call, auth)
-
-
-def _allowed(application: Application, call: ApiCall, auth: Auth) -> ApiCall:
-    if auth is Auth.ADMIN and not call.identity.is_admin:
-        raise Forbidden(
-            "BadDeployKey",
-            f"The provided deploy key was invalid for deployment '{application.settings.instance_name}'. Double check that the "
-            "environment this key was generated for matches the desired deployment.",
-        )
-    return call
-
-
-def _header_text(value: bytes) -> str:
-    if len(value) < _MIN_AUTH_CHARACTERS:
-        raise BadRequest("InvalidHeaderFailure", "Invalid authentication header")
-    text = value.decode("latin-1")
-    if not text.isascii() or not text.isprintable():
-        raise BadRequest("HeaderParseFailure", "Malformed Authorization header.")
-    return text
-
-
-def _admin(application: Application, credentials: str) -> Identity:
-    key, acting = split_acting_user(credentials)
-    identity = application.keys.check_admin(key)
-    if acting is None:
-        return identity
-    try:
-        attributes = orjson.loads(base64.b64decode(acting, validate=True))
-    except (binascii.Error, ValueError):
-        raise BadRequest("HeaderParseFailure", "Malformed Authorization header.") from None
-    if not isinstance(attributes, dict):
-        raise BadRequest("HeaderParseFailure", "Malformed Authorization header.")
-    return acting_identity(identity, attributes)
-
-
-def _key_elsewhere(request: Request, body: Any) -> str | None:
-    """The admin key as a query parameter or a body field."""
-    values = request.args.get(b"adminKey")
-    if values:
-        return str(values[0], "utf-8", "replace")
-    key = body.get("adminKey") if isinstance(body, dict) else None
-    return key if isinstance(key, str) else None
 
 
 def _caller(request: Request) -> Caller:
-    headers = request.requestHeaders
-    wanted = headers.getRawHeaders(b"convex-request-id")
-    request_id = wanted[0].decode("ascii", "replace") if wanted else ""
-    if not _REQUEST_ID.fullmatch(request_id):
+    get = request.requestHeaders.getRawHeaders
+    wanted = get(b"convex-request-id")
+    if wanted is not None and _REQUEST_ID.fullmatch(wanted[0]):
+        request_id = wanted[0].decode("ascii")
+    else:
         request_id = secrets.token_hex(8)
-    named = headers.getRawHeaders(b"convex-client")
-    client, version = parse_client(named[0].decode("ascii", "replace")) if named else ("unknown", None)
-    agent = headers.getRawHeaders(b"user-agent")
-    peer = request.getClientAddress()
+    named = get(b"convex-client")
+    client, version = ("unknown", None) if named is None else parse_client(named[0])
+    agent = get(b"user-agent")
     return Caller(
         "HttpApi",
         client,
         version,
         request_id,
-        getattr(peer, "host", None),
-        agent[0].decode("utf-8", "replace") if agent else None,
+        getattr(request.getClientAddress(), "host", None),
+        None if agent is None else agent[0][:_MAX_AGENT_BYTES].decode("utf-8", "replace"),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def parse_client(text: str) -> tuple[str, str | None]:
-    """``npm-cli-1.48.0`` to ``("npm-cli", "1.48.0")``: split at the first ``-`` whose rest is a version.
-
-    :raises BadRequest: ``InvalidClientVersion``; ``ClientVersionUnsupported`` for one that is too old.
-    """
-    if "-" not in text:
-        raise BadRequest("InvalidClientVersion", f"Failed to parse client version: {text}")
-    position = text.find("-")
-    while position != -1:
-        rest = text[position + 1 :]
-        if _SEMVER.fullmatch(rest):
-            name = text[:position].lower()
-            name = "python" if name == "python-convex" else name
-            refuse_old(name, rest)
-            return name, rest
-        position = text.find("-", position + 1)
-    return text.lower(), None
-
-
-def refuse_old(name: str, version: str) -> None:
-    """:raises BadRequest: the client is at or below the newest unsupported version."""
-    limit = _UNSUPPORTED.get(name)
-    if limit is not None and tuple(int(part) for part in re.split(r"[-+]", version)[0].split(".")[:3]) <= limit:
-        raise BadRequest(
-            "ClientVersionUnsupported",
-            f"The Convex {name} client at version {version} is no longer supported. Update it and try again.",
-        )

@@ -2,7 +2,7 @@
 
 ::
 
-    bytes ─► size cap of the route ─► OPTIONS answered ─► /http/* (raw leaf) │ */sync (WebSocket) │ Klein (everything else)
+    bytes ─► size cap of the route ─► OPTIONS answered ─► fixed route │ /http/* (raw leaf) │ */sync (WebSocket) │ Klein (everything else)
 
 Bodies are counted while they arrive and dropped past the cap of their route, so that nothing large is held for a route that does not
 take it. Source: ``http_api.md`` sections 2.1, 2.4 and 3 to 5.
@@ -23,22 +23,30 @@ from convex_backend.web import cors
 from convex_backend.web.http_actions import HttpActionResource
 from convex_backend.web.limits import PUSH_BYTES, body_cap
 from convex_backend.web.metrics import RequestMetrics
-from convex_backend.web.routes import make_routes
+from convex_backend.web.routes import Routes, make_routes
 from convex_backend.web.routing import Front
+
+_IDLE_SECONDS = 300
 
 
 class LimitedRequest(Request):
     """A request whose body is counted while it arrives."""
 
+    # Twisted's default, text/html, is never what an answer without a type of its own is.
+    defaultContentType = None
     _received = 0
     _cap: int | None = None
+
+    def cap(self) -> int:
+        """The most bytes that the body may have, asked when its first bytes arrive."""
+        # The request line is known to the channel before the body; without that private name the largest cap counts.
+        target = getattr(self.channel, "_path", None)
+        return PUSH_BYTES if target is None else body_cap(_single_slash(target))
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep *data* unless the body has outgrown its route's cap."""
         if self._cap is None:
-            # The request line is known to the channel before the body; without that private name the largest cap counts.
-            path = getattr(self.channel, "_path", None)
-            self._cap = PUSH_BYTES if path is None else body_cap(_single_slash(path))
+            self._cap = self.cap()
         self._received += len(data)
         if self._received <= self._cap:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
@@ -50,26 +58,27 @@ class LimitedRequest(Request):
 
     def process(self) -> None:
         """Answer what no route needs to see, else find the resource."""
-        self.path = _single_slash(self.path)
-        self.defaultContentType = None
-        if self.path.startswith(b"/http/"):
-            super().process()  # type: ignore[no-untyped-call]
-            return
-        if self.method == b"OPTIONS":
+        path = self.path = _single_slash(self.path)
+        users = path.startswith(b"/http/") or path == b"/http"
+        if self.method == b"OPTIONS" and not users:
             cors.preflight(self)
-            return
-        if self.too_large:
-            cors.allow_origin(self)
-            body = orjson.dumps(
-                {"code": "RequestTooLarge", "message": f"The request body is over the limit of {self._cap} bytes."}
-            )
-            self.setResponseCode(413)
-            self.responseHeaders.setRawHeaders(b"content-type", [b"application/json"])
-            self.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
-            self.write(body)  # type: ignore[no-untyped-call]
-            self.finish()  # type: ignore[no-untyped-call]
-            return
-        super().process()  # type: ignore[no-untyped-call]
+        elif self.too_large:
+            if not users:
+                cors.allow_origin(self)
+            self.refuse_size()
+        else:
+            super().process()  # type: ignore[no-untyped-call]
+
+    def refuse_size(self) -> None:
+        """Answer 413."""
+        body = orjson.dumps(
+            {"code": "RequestTooLarge", "message": f"The request body is over the limit of {self._cap} bytes."}
+        )
+        self.setResponseCode(413)
+        self.responseHeaders.setRawHeaders(b"content-type", (b"application/json",))
+        self.responseHeaders.setRawHeaders(b"content-length", (b"%d" % len(body),))
+        self.write(body)  # type: ignore[no-untyped-call]
+        self.finish()  # type: ignore[no-untyped-call]
 
 
 def _single_slash(path: bytes) -> bytes:
@@ -78,32 +87,36 @@ def _single_slash(path: bytes) -> bytes:
 
 
 class Root(Resource):
-    """Hands each request to the leaf that reads raw paths, to the sync socket, or to the routes.
+    """Hands each request to its route, to the leaf that reads raw paths, or to the sync socket.
 
     :param sync: for ``/api/sync`` and ``/api/<version>/sync``.
     :param http: for everything under ``/http``.
     """
 
-    def __init__(self, routes: IResource, sync: IResource, http: IResource) -> None:
+    def __init__(self, routes: Routes, sync: IResource, http: IResource) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._routes = routes
+        self._fixed = routes.fixed
+        self._matched = routes.matched
         self._sync = sync
         self._http = http
 
-    def getChild(self, path: bytes, request: Any) -> Any:
+    def getChild(self, path: bytes, request: Any) -> IResource:
         """See ``IResource``."""
-        rest = request.postpath
+        fixed = self._fixed.get((request.method, request.path))
+        if fixed is not None:
+            return fixed
         if path == b"http":
             return self._http
-        if path == b"api" and rest and rest[-1] == b"sync" and len(rest) <= 2:
+        rest = request.postpath
+        if path == b"api" and rest and rest[-1] == b"sync" and len(rest) <= 2 and rest[0] != b"run":
             return self._sync
         # Klein wants the whole path.
         request.postpath.insert(0, request.prepath.pop())
-        return self._routes
+        return self._matched
 
     def render(self, request: Any) -> Any:
         """See ``IResource``: the empty path."""
-        return self._routes.render(request)
+        return self._matched.render(request)
 
 
 class BackendSite(Site):
@@ -113,9 +126,11 @@ class BackendSite(Site):
     :ivar http: what serves ``/http``, for the site port.
     """
 
-    def __init__(self, root: IResource, http: IResource, front: Front, reactor: Any) -> None:
+    def __init__(
+        self, root: IResource, http: IResource, front: Front, reactor: Any, request: type[Request] = LimitedRequest
+    ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            root, LimitedRequest, timeout=300, reactor=reactor, parsePOSTFormSubmission=False
+            root, request, timeout=_IDLE_SECONDS, reactor=reactor, parsePOSTFormSubmission=False
         )
         self.http = http
         self.front = front
@@ -124,14 +139,14 @@ class BackendSite(Site):
         """No line for each request: metrics count them."""
 
     async def idle(self) -> None:
-        """Return when no request is under way; long polls are answered first."""
+        """Refuse new requests, answer long polls, and return when no request is under way."""
+        self.front.stopping = True
         self.front.application.function_log.stop()
         await self.front.in_flight.idle()
 
     def cancel_requests(self) -> None:
-        """Give up what is still under way; commits that have begun still happen."""
-        for work in list(self.front.running):
-            work.cancel()
+        """Give up what is still under way: clients get 503; commits that have begun still happen."""
+        self.front.give_up()
 
 
 def make_site(application: Application, sync: IResource, registry: CollectorRegistry, reactor: Any) -> BackendSite:
@@ -139,6 +154,7 @@ def make_site(application: Application, sync: IResource, registry: CollectorRegi
 
     :param sync: serves ``/api/sync`` and ``/api/<version>/sync``; given from outside, since front ends do not know each other.
     """
-    front = Front(application, RequestMetrics(registry), InFlight())
+    in_flight = InFlight()
+    front = Front(application, RequestMetrics(registry, lambda: in_flight.count), in_flight)
     http = HttpActionResource(application)
     return BackendSite(Root(make_routes(front), sync, http), http, front, reactor)

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.web.resource import IResource, Resource
 
+from convex_backend.web.limits import HTTP_ACTION_BYTES
 from convex_backend.web.site import BackendSite, LimitedRequest
 
 
@@ -27,12 +28,18 @@ class SitePort(Resource):
 
 
 class SiteRequest(LimitedRequest):
-    """A request to the site origin: OPTIONS is the user's, there is no CORS of ours."""
+    """A request to the site origin: every path and OPTIONS are the user's, there is no CORS of ours."""
+
+    def cap(self) -> int:
+        """See :meth:`LimitedRequest.cap`: the same whatever the path."""
+        return HTTP_ACTION_BYTES
 
     def process(self) -> None:
         """Find the resource, whatever the method."""
-        self.defaultContentType = None
-        super(LimitedRequest, self).process()  # type: ignore[no-untyped-call]
+        if self.too_large:
+            self.refuse_size()
+        else:
+            super(LimitedRequest, self).process()  # type: ignore[no-untyped-call]
 
 
 def make_site_port(cloud: BackendSite) -> BackendSite:
@@ -40,6 +47,4 @@ def make_site_port(cloud: BackendSite) -> BackendSite:
 
     :param cloud: the main port's: requests of both are counted together.
     """
-    site = BackendSite(SitePort(cloud.http), cloud.http, cloud.front, cloud.reactor)
-    site.requestFactory = SiteRequest
-    return site
+    return BackendSite(SitePort(cloud.http), cloud.http, cloud.front, cloud.reactor, SiteRequest)
