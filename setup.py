@@ -37,6 +37,10 @@ INSTALL_REQUIRES = [
     "sortedcontainers>=2.4",
     # Sealed cursors (AES-SIV), JWT verification; comes with Twisted[tls] as well.
     "cryptography>=42",
+    # Bodies of pushes, which the CLI compresses; 1.2 bounds what is unpacked at a time.
+    "brotli>=1.2",
+    # The other compression that clients of the push routes may use.
+    "zstandard>=0.22",
     # /metrics.
     "prometheus_client>=0.20",
     # Node.js 24, which runs users' functions; no system Node is used.
