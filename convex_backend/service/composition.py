@@ -15,7 +15,6 @@ from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.live_queries import LiveQueries
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.run_query import LiveDatabase, QueryRuns
-from convex_backend.application.sealing import Sealer
 from convex_backend.application.services import Services
 from convex_backend.application.system_functions import SystemFunctions
 from convex_backend.functions.context import CallServices, DeploymentInfo
@@ -64,18 +63,6 @@ class WebFront:
         await committer.wait_durable(committer.pending_ts)
 
 
-def _call_services(deployment: Deployment, machinery: Machinery, directory: Directory) -> CallServices:
-    sealer: Sealer = deployment.sealer
-    return CallServices(
-        directory=directory,
-        deployment=DeploymentInfo(deployment.settings.instance_name),
-        random_bytes=os.urandom,
-        now_ms=lambda: machinery.clock.now_ns() // 1_000_000,
-        seal=lambda data: sealer.seal(_CURSOR, data),
-        unseal=lambda text: sealer.unseal(_CURSOR, text),
-    )
-
-
 async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     """Make the application and its front ends.
 
@@ -87,7 +74,14 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     machinery.modules.read = store.module_text
     directory = Directory(database=database, cloud_origin=settings.cloud_origin, site_origin=settings.site_origin)
     directory.start()
-    call_services = _call_services(deployment, machinery, directory)
+    sealer = deployment.sealer
+
+    def seal(data: bytes) -> str:
+        return sealer.seal(_CURSOR, data)
+
+    def unseal(text: str) -> bytes:
+        return sealer.unseal(_CURSOR, text)
+
     services = Services(
         settings=settings,
         database=database,
@@ -97,12 +91,19 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
             directory=directory,
             store=store,
             settings=settings,
-            seal=call_services.seal,
-            unseal=call_services.unseal,
+            seal=seal,
+            unseal=unseal,
         ),
         isolates=machinery.isolates,
         actions=machinery.actions,
-        calls=call_services,
+        calls=CallServices(
+            directory=directory,
+            deployment=DeploymentInfo(settings.instance_name),
+            random_bytes=os.urandom,
+            now_ms=lambda: now_ns() // 1_000_000,
+            seal=seal,
+            unseal=unseal,
+        ),
         syscalls=full_table(),
         function_log=FunctionLog(reactor, now_ns, registry),
         random_bytes=os.urandom,
@@ -118,7 +119,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         now_ns=now_ns,
     )
     environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
-    queries = QueryRuns(services, deployment.sealer)
+    queries = QueryRuns(services, sealer)
     live = LiveQueries(queries, LiveDatabase(services), reactor, registry)
     application = Application(services, deployment.keys, live, queries, deploy, environment)
     sync = make_sync_resource(application, reactor, registry)
