@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from convex_backend.application import push_response
 from convex_backend.application.directory import ROOT, Directory
 from convex_backend.application.environment import check_values, missing_variables, read_rows
+from convex_backend.application.operations import check_operation
 from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation
 from convex_backend.application.push_diff import diff_json, index_changes
 from convex_backend.application.push_request import PushRequest, read_push
@@ -36,6 +37,7 @@ from convex_backend.application.schema_push import (
     submit_schema,
     switch_indexes,
 )
+from convex_backend.application.types import SYSTEM, Identity
 from convex_backend.database.backfill import SchemaValidation
 from convex_backend.database.schema_check import FAILED, PENDING
 from convex_backend.database.system_tables import CATALOG_TABLETS, SCHEMAS
@@ -81,8 +83,8 @@ class Push:
 
 
 class Deploy:
-    """The use cases of pushing. Requests and answers are the JSON trees of ``push.md``; the caller
-    has checked that the key may deploy.
+    """The use cases of pushing. Requests and answers are the JSON trees of ``push.md``; all but the
+    hashes are refused (``Forbidden``) to an *identity* that may not deploy.
 
     :param analyzer: makes children that analyse. :param clock: reactor or test clock.
     :param now_ns: wall clock; ``random_bytes``: source of push ids and seeds.
@@ -171,18 +173,20 @@ class Deploy:
             return present
         return UdfConfig(request.server_version, self._random_bytes(32), self._now_ns())
 
-    async def evaluate_schema(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    async def evaluate_schema(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """What a push would have to do to the data (``push.md`` section 13). Writes nothing.
 
         :raises BadRequest: the schema cannot be evaluated.
         """
+        check_operation(identity, "Deploy")
         _, _, evaluation = await self._read(tree)
         schema = await evaluation.run_schema(self._analyzer)
         changes = await evaluate_changes(self._database, ROOT, schema)
         return {"componentSchemaEvaluations": {"": changes}, "newComponentDefinitions": []}
 
-    async def evaluate_push(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    async def evaluate_push(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """Which indexes a push would change (``push.md`` section 13). Writes nothing."""
+        check_operation(identity, "Deploy")
         _, _, evaluation = await self._read(tree)
         evaluated = await evaluation.run(self._analyzer)
         changes = index_changes(self._database.catalogs.newest, ROOT, evaluated.schema)
@@ -190,12 +194,13 @@ class Deploy:
 
     # -- start --------------------------------------------------------------------------------------
 
-    async def start_push(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    async def start_push(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """Evaluate a push, submit its schema and begin to build its indexes (``push.md`` sections 4 to 9).
 
         :raises BadRequest: the code cannot be deployed; nothing was written.
         :raises Conflict: a module that was said to be unchanged is not what is deployed.
         """
+        check_operation(identity, "Deploy")
         request, variables, evaluation = await self._read(tree)
         evaluated = await evaluation.run(self._analyzer)
         push = Push(self._random_bytes(16).hex(), request, evaluated, variables)
@@ -250,8 +255,9 @@ class Deploy:
 
     # -- wait ---------------------------------------------------------------------------------------
 
-    async def wait_for_schema(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    async def wait_for_schema(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """How far a push's schema is; returns at once unless work is under way, else after at most ``timeoutMs`` (``push.md`` section 10)."""
+        check_operation(identity, "Deploy")
         given = tree.get("timeoutMs")
         wait_ms = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else DEFAULT_WAIT_MS
         deadline = self._clock.seconds() + min(max(wait_ms, 0.0), MAX_WAIT_MS) / 1000
@@ -305,12 +311,13 @@ class Deploy:
 
     # -- finish -------------------------------------------------------------------------------------
 
-    async def finish_push(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+    async def finish_push(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """Make a started push the deployed one, all at once (``push.md`` section 11).
 
         :raises BadRequest: it was overtaken, the environment changed, or a required variable is missing; nothing changed then.
         Cancelling drops the answer; the push may still be applied.
         """
+        check_operation(identity, "Deploy")
         if bool(tree.get("dryRun", False)):
             return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
         echo = tree.get("startPush")
