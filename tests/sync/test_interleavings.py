@@ -70,6 +70,7 @@ class Interleavings(RuleBasedStateMachine):
         self.next_query = 0
         self.wanted: set[int] = set()
         self.shown: dict[int, Any] = {}
+        self.gone: set[int] = set()
         self.identities = ["anonymous"]
         self.asked = 0
         self.commit_ts = T0
@@ -206,6 +207,8 @@ class Interleavings(RuleBasedStateMachine):
         for item in message["modifications"]:
             if item["type"] == "QueryRemoved":
                 self.shown.pop(item["queryId"], None)
+                assert item["queryId"] not in self.gone, "a Remove is acknowledged once"
+                self.gone.add(item["queryId"])
             else:
                 self.shown[item["queryId"]] = item["value"]
                 identity = self.identities[end["identity"]]
@@ -219,7 +222,8 @@ class Interleavings(RuleBasedStateMachine):
         if not hasattr(self, "socket"):
             return
         self.network(1 << 40)
-        self.evaluate(False)
+        if self.live.held:
+            self.evaluate(False)
         for _ in range(1000):
             self.read()
             while self.server.application.tokens:
@@ -239,6 +243,7 @@ class Interleavings(RuleBasedStateMachine):
         assert self.version["querySet"] == self.query_set, "21"
         assert self.version["identity"] == self.asked, "42"
         assert set(self.shown) == self.wanted, "21"
+        assert self.gone == set(range(self.next_query)) - self.wanted, "21"
 
 
 Interleavings.TestCase.settings = settings(
