@@ -37,7 +37,7 @@ from convex_backend.errors import ConvexError, ServerFault, Transient
 
 #: Results that depend on the clock are given to newcomers for this long (``runtime.md`` section 10).
 TIME_DEPENDENT_SECONDS = 17.0
-#: Runs of live queries under way at once; the runner pool has a queue of its own.
+#: Runs of rounds under way at once, beside one-shot queries; the runner pool has a queue of its own.
 PARALLEL_RUNS = 16
 #: Rounds under way at once.
 PARALLEL_ROUNDS = 2
@@ -191,8 +191,9 @@ class ClientQueries:
         """Move every subscription to *identity*; see ``LiveClient``."""
         self._identity = identity
         for slot in self._slots.values():
-            key = self._live.evaluator.key(slot.query, identity)
-            entry = self._live.entry(key, identity)
+            # The journal that the query has by now: the pages that the client shows must not shift.
+            query = attrs.evolve(slot.query, journal=slot.entry.key[3])
+            entry = self._live.entry(self._live.evaluator.key(query, identity), identity)
             if entry is not slot.entry:
                 self.move(slot, entry)
 
@@ -209,8 +210,7 @@ class ClientQueries:
         self._changed.add(slot)
         self._live.subscribed(entry)
         if not entry.valid:
-            slot.waits = True
-            self._waiting_slots += 1
+            self.stale(slot)
         if entry.current is None:
             slot.first = True
             self._first_runs += 1
@@ -339,12 +339,22 @@ class ClientQueries:
         ts = self._live.database.durable_ts
         unpin = self._live.database.pin(ts)
         try:
-            for slot in list(self._slots.values()):
+            missing: list[Slot] = []
+            for slot in self._slots.values():
                 entry = slot.entry
-                if any(v is not None and v.covers(ts) for v in (entry.current, entry.previous)):
+                # What covers this timestamp now is kept: the entry may be two versions on when the others have been evaluated.
+                slot.private = next(
+                    (v for v in (entry.current, entry.previous) if v is not None and v.covers(ts)), None
+                )
+                if slot.private is None:
+                    missing.append(slot)
+            for slot in missing:
+                if self._slots.get(slot.query_id) is not slot:
                     continue
-                evaluation = await self._live.evaluator.evaluate(entry.key, self._identity, ts)
-                if slot.entry is entry:
+                entry, identity = slot.entry, self._identity
+                evaluation = await self._live.evaluator.evaluate(entry.key, identity, ts)
+                same = not evaluation.observed_identity or self._identity.key == identity.key
+                if slot.entry is entry and same:
                     # The span is one timestamp: nothing watches a private version.
                     slot.private = Version(evaluation, query_result(evaluation), ts, ts + 1)
         except (Transient, ServerFault) as error:
@@ -428,6 +438,10 @@ class LiveQueries:
         entry = base.entries.get(identity.key if base.observes_identity else None)
         if entry is None or not entry.valid or self._reactor.seconds() > entry.fresh_until:
             return None
+        assert entry.current is not None
+        if entry.current.evaluation.failed:
+            # A subscriber has it, but failures are not cached (``runtime.md`` section 10).
+            return None
         if entry in self._idle:
             self._idle.move_to_end(entry)
         self._hits.inc()
@@ -470,9 +484,9 @@ class LiveQueries:
 
     def subscribed(self, entry: SharedQuery) -> None:
         """A slot was added to *entry*: it leaves the cache's order, and runs if it has nothing to show."""
-        if entry in self._idle:
-            self._idle_bytes -= self._idle.pop(entry)
+        self._leave_idle(entry)
         if entry.valid and self._reactor.seconds() > entry.fresh_until:
+            entry.stop_watching()
             self._invalidated(entry, self.database.durable_ts)
         if not entry.valid:
             self._mark_stale(entry)
@@ -487,7 +501,11 @@ class LiveQueries:
         else:
             self._drop(entry)
 
+    def _leave_idle(self, entry: SharedQuery) -> None:
+        self._idle_bytes -= self._idle.pop(entry, 0)
+
     def _keep_idle(self, entry: SharedQuery) -> None:
+        self._leave_idle(entry)
         cost = entry.cost_bytes
         self._idle[entry] = cost
         self._idle_bytes += cost
@@ -521,7 +539,7 @@ class LiveQueries:
         # A version taken at ts itself keeps an empty span: it is never shown as valid afterwards.
         current.until_ts = max(ts, current.from_ts)
         if entry in self._idle:
-            self._idle_bytes -= self._idle.pop(entry)
+            self._leave_idle(entry)
             self._drop(entry)
             return
         for slot in entry.slots:
@@ -538,6 +556,9 @@ class LiveQueries:
             self._later(0, self._pump)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        if self._stopped:
+            return
+
         def fire() -> None:
             self._timers.discard(timer)
             call()
@@ -573,10 +594,13 @@ class LiveQueries:
                 self._round_done(of_round)
 
     def _start(self, entry: SharedQuery, of_round: Round | None, identity: Identity) -> None:
+        # An entry that runs is nobody's to drop.
+        self._leave_idle(entry)
         entry.running = True
         entry.identity = identity
         entry.run_ts = of_round.ts if of_round else self.database.durable_ts
-        self._runs += 1
+        if of_round is not None:
+            self._runs += 1
         run_detached("live query", self._run(entry, of_round))
 
     def _round_done(self, of_round: Round) -> None:
@@ -600,10 +624,10 @@ class LiveQueries:
         else:
             self._finished(entry, evaluation)
         finally:
-            self._runs -= 1
             if of_round is not None:
+                self._runs -= 1
                 self._round_done(of_round)
-            self._run_queued()
+                self._run_queued()
 
     def _failed(self, entry: SharedQuery, error: ConvexError) -> None:
         """Nothing could be computed: one-shot callers get the error, subscribers wait for a retry (``sync.md`` section 5.3)."""
@@ -641,6 +665,7 @@ class LiveQueries:
         entry.fresh_until = (
             self._reactor.seconds() + TIME_DEPENDENT_SECONDS if evaluation.observed_time else float("inf")
         )
+        key = entry.key
         strangers = self._separate_identities(entry, evaluation)
         self._rekey_by_journal(entry, evaluation)
         entry.stop_watching()
@@ -649,8 +674,11 @@ class LiveQueries:
         if version.until_ts is None:
             entry.stop_watching = stop
         entry.waiters.fire(version)
+        if strangers:
+            # Under the key that they came with: the journal of this run is that of another identity.
+            self._bases.setdefault(key, Base()).observes_identity = True
         for slot in strangers:
-            slot.client.move(slot, self.entry(entry.key, slot.client.identity))
+            slot.client.move(slot, self.entry(key, slot.client.identity))
         self._tell([slot.client for slot in entry.slots if slot.client.fresh(slot, version)])
         if not entry.slots:
             self.unsubscribed(entry)
