@@ -16,7 +16,7 @@ from convex_backend.values.ids import encode_id
 
 
 def config_hashes(modules: Mapping[str, StoredModule], config: UdfConfig | None) -> dict[str, Any]:
-    """The answer of ``get_config_hashes``."""
+    """The answer of ``get_config_hashes``. A ``nodeVersion`` of null would show as a change in the CLI's diff: it is left out."""
     return {
         "config": {"functions": "convex/", "authInfo": []},
         "moduleHashes": [
@@ -24,7 +24,6 @@ def config_hashes(modules: Mapping[str, StoredModule], config: UdfConfig | None)
             for module in modules.values()
         ],
         "udfServerVersion": config.server_version if config is not None else None,
-        "nodeVersion": None,
     }
 
 
