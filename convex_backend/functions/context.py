@@ -52,6 +52,9 @@ class Documents(Protocol):
     component: int
     counters: Counters
 
+    async def ensure_begun(self) -> None:
+        """Take the snapshot if that has not happened yet."""
+
     async def get(self, id: str, table: str | None, is_system: bool) -> bytes | None:
         """A document's JSON text."""
 

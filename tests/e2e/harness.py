@@ -149,21 +149,26 @@ def make_app(folder: Path, name: str = "chat") -> Path:
     return target
 
 
-def convex(app: Path, server: Server, *arguments: str, check: bool = True, timeout: float = 120) -> str:
+def convex(app: Path, server: Server, *arguments: str, check: bool = True, timeout: float = 60) -> str:
     """Run the official CLI in *app*. :returns: stdout and stderr together."""
     environment = npm_cache.node_environment()
     environment["CONVEX_SELF_HOSTED_URL"] = server.url
     environment["CONVEX_SELF_HOSTED_ADMIN_KEY"] = ADMIN_KEY
     cli = app / "node_modules" / "convex" / "bin" / "main.js"
-    done = subprocess.run(
-        [npm_cache.NODE, cli, *arguments],
-        cwd=app,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    try:
+        done = subprocess.run(
+            [npm_cache.NODE, cli, *arguments],
+            cwd=app,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as late:
+        printed = b"".join(part if isinstance(part, bytes) else b"" for part in (late.stdout, late.stderr))
+        shown = printed.decode(errors="replace")
+        raise AssertionError(f"convex {' '.join(arguments)} did not end:\n{shown}\n{server.text()[-4000:]}") from None
     output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
     if check and done.returncode != 0:
         raise AssertionError(

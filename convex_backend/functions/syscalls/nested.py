@@ -131,6 +131,8 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     if context.depth >= MAX_NESTED_DEPTH:
         raise BadRequest("CallDepthExceeded", DEPTH_TEXT)
     services = context.tree.services
+    # The callee is looked up at the transaction's snapshot, which a mutation may not have taken yet.
+    await context.documents.ensure_begun()
     function = await services.directory.resolve(context.transaction, address.component, address.path)
     if function is None:
         raise not_found(address.path, address.component_path)

@@ -63,8 +63,8 @@ export const like = mutation({
 
 export const edit = mutation({
   args: { id: v.id("messages"), body: v.string() },
-  handler: async (ctx, { id, body }) => {
-    const before = await ctx.runQuery(internal.messages.bodyOf, { id });
+  handler: async (ctx, { id, body }): Promise<string | null> => {
+    const before: string | null = await ctx.runQuery(internal.messages.bodyOf, { id });
     try {
       await ctx.runMutation(api.messages.send, {
         channel: (await ctx.db.get(id))!.channel,
