@@ -71,8 +71,10 @@ class QueryRuns:
             try:
                 end_cursor = None if journal is None else self._unseal(journal)
                 if wanted.path.is_system:
-                    value = await self._services.system_functions.run_query(transaction, wanted, args, identity)
-                    return run.evaluation(dumps(value), None, caller, None)
+                    value = await self._services.system_functions.run_query(
+                        transaction, wanted, args, identity, end_cursor
+                    )
+                    return run.evaluation(dumps(value), None, caller, self._journal_of(transaction))
                 return await self._run_user_query(run, wanted, args, identity, caller, end_cursor)
             except ConvexError as error:
                 return run.evaluation(None, calls.function_error(error), caller, None)
