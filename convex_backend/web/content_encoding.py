@@ -90,6 +90,13 @@ def _zstd(raw: bytes, limit: int) -> bytes:
         out: bytes = reader.read(limit + 1)
     if len(out) > limit:
         raise _over(limit)
-    if source.exhausted:
+    # The reader does not stop at the end of a frame without content either; then nothing comes out a second time.
+    if source.exhausted and (out or not _is_whole_frame(raw)):
         raise ValueError("it ends too early")
     return out
+
+
+def _is_whole_frame(raw: bytes) -> bool:
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).decompressobj()
+    unpacker.decompress(raw)
+    return unpacker.eof

@@ -138,7 +138,9 @@ class _Matched(Resource):
     def render(self, request: Any) -> Any:
         """See ``IResource``."""
         try:
+            # Klein would write a trace into the log for each of these two.
             b"/".join(request.postpath).decode("utf-8")
+            request.getRequestHostname().decode("ascii")
             return self._klein.render(request)
         except (HTTPException, UnicodeError):
             # The host or the method makes no sense, or the path is not UTF-8: nothing of ours to log.

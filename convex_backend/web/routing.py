@@ -64,7 +64,6 @@ class Front:
     :ivar in_flight: requests that wait for something; one that is answered at once is never seen here.
     :ivar running: the work of those, for giving it up.
     :ivar stopping: new requests are refused.
-    :ivar given_up: work that was cancelled was cancelled by us: its clients are there and get an answer.
     """
 
     application: Application
@@ -72,11 +71,10 @@ class Front:
     in_flight: InFlight
     running: set[Deferred[Any]] = attrs.field(factory=set)
     stopping: bool = False
-    given_up: bool = False
 
     def give_up(self) -> None:
         """Cancel what is under way; each client gets 503."""
-        self.stopping = self.given_up = True
+        self.stopping = True
         for work in list(self.running):
             work.cancel()
 
@@ -223,10 +221,15 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
         series.errors += 1
         body = _fail(request, error)
     except CancelledError:
-        if not front.given_up:
+        if request.channel is None:
+            # The client is gone.
             raise
         series.errors += 1
-        body = _fail(request, _stopping())
+        if front.stopping:
+            body = _fail(request, _stopping())
+        else:
+            _log_fault(request)
+            body = _fail(request, ServerFault())
     except Exception:  # noqa: BLE001 - the client gets the fixed text, the log the trace
         _log_fault(request)
         series.errors += 1
