@@ -78,13 +78,15 @@ class Waiters(Generic[T]):
         """Wake everyone who waits now with *value*."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            waiter.callback(value)
+            if not waiter.called:  # else one that was woken before it has cancelled it
+                waiter.callback(value)
 
     def fail(self, error: Exception) -> None:
         """Wake everyone who waits now with *error*."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
-            waiter.errback(Failure(error))
+            if not waiter.called:
+                waiter.errback(Failure(error))
 
     def __len__(self) -> int:
         return len(self._waiting)

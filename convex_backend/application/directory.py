@@ -20,7 +20,7 @@ import orjson
 
 from convex_backend.application.push_store import StoredModule, UdfConfig
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
-from convex_backend.errors import OutOfRetention
+from convex_backend.errors import OutOfRetention, Rerun
 from convex_backend.functions.directory import Environment, ResolvedFunction
 from convex_backend.interfaces import ModuleRef, Row
 from convex_backend.values.json_codec import loads
@@ -127,7 +127,7 @@ class Directory:
     async def resolve(self, transaction: Any, component: int, path: FunctionPath) -> ResolvedFunction | None:
         """See ``FunctionDirectory``; *transaction* is ``None`` (the newest state, nothing recorded) or begun."""
         if transaction is None:
-            state = self.newest
+            state = await self._durable()
             module = state.modules.get((component, path.module))
         else:
             ts = transaction.snapshot.ts
@@ -147,7 +147,9 @@ class Directory:
     async def environment(self, transaction: Any, component: int) -> Environment:
         """See ``FunctionDirectory``."""
         state = self.newest
-        if transaction is not None and transaction.snapshot.ts < state.ts:
+        if transaction is None:
+            state = await self._durable()
+        elif transaction.snapshot.ts < state.ts:
             state = await self.at(transaction.snapshot.ts)
         return state.environments.get(component) or state.environments[ROOT]
 
@@ -164,6 +166,16 @@ class Directory:
                 transaction.add_system_point(*variable_point(function.component, name[4:]))
         if "import_time" in observed or "import_random" in observed:
             transaction.add_system_point(_UDF_CONFIG_BY_COMPONENT, encode_key((function.component,)))
+
+    async def _durable(self) -> CodeState:
+        """The newest state, once it is durable: a push under way may still fail, and is soon over."""
+        committer = self._database.committer
+        while self.newest.ts > committer.durable_ts:
+            try:
+                await committer.wait_durable(self.newest.ts)
+            except Rerun:
+                continue  # it has failed: the state before it is the newest again
+        return self.newest
 
     # -- states by timestamp ------------------------------------------------------------------------
 

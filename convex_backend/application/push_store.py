@@ -114,7 +114,8 @@ class PushStore:
 
         :raises KeyError: there is none.
         """
-        transaction = self._database.begin("query")
+        # At the newest pending commit: a mutation's snapshot may see a push that is not durable yet, and texts never change.
+        transaction = self._database.begin("system")
         try:
             text = await self.text(transaction, hash)
         finally:

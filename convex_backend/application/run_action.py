@@ -100,10 +100,10 @@ async def run_action(
     nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, depth))
 
     def names(component: int) -> TableNames:
-        return database.catalogs.newest.names(component)
+        return database.catalogs.at(database.committer.durable_ts).names(component)
 
     def tables(component: int) -> Mapping[str, int]:
-        return database.catalogs.newest.table_numbers(component)
+        return database.catalogs.at(database.committer.durable_ts).table_numbers(component)
 
     def make_host() -> CallContext:
         tree = calls.call_tree(services, None, identity, caller, names, tables)

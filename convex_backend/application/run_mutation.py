@@ -80,6 +80,8 @@ class Mutations:
         stored = self._services.database.ledger_get(key.session, key.request)
         if stored is not None:
             value, lines = _decode_answer(stored.result)
+            if b'"$commitTs"' in value:
+                value = _with_commit_ts(value, stored.ts)
             return calls.call_result(self._services, identity, caller, stored.ts, value, None, lines)
         return await self._run(wanted, args, identity, caller, key)
 
@@ -140,17 +142,21 @@ class Mutations:
         tables = database.catalogs.newest.table_numbers(prepared.function.component)
         spec = calls.spec_of(services, prepared, tables, caller, timeout_seconds=0.0, admitted=tries > 1)
         outcome = await services.isolates.run(spec, make_host)
-        transaction = current[0]
-        try:
-            await self._check_code(transaction, wanted, prepared)
-            if outcome.error is not None:
-                ts = await self._settle(transaction, ticket)
-            else:
-                assert outcome.value is not None
-                ledger = None if key is None else _ledger_entry(key, outcome, services.now_ns() // 1_000_000)
-                ts = await database.commit(transaction, ledger)
-        finally:
-            transaction.close()
+        transaction = current[0] if current else None
+        if transaction is None or (transaction.closed and transaction.snapshot_ts is None):
+            # The pool ended it before it read anything, or before it could begin.
+            assert outcome.error is not None
+            ts = database.committer.durable_ts
+        else:
+            try:
+                await self._check_code(transaction, wanted, prepared)
+                if outcome.error is not None:
+                    ts = await self._settle(transaction, ticket)
+                else:
+                    ledger = None if key is None else _ledger_entry(key, outcome, services.now_ns() // 1_000_000)
+                    ts = await database.commit(transaction, ledger)
+            finally:
+                transaction.close()
         value = outcome.value
         if value is not None and b'"$commitTs"' in value:
             value = _with_commit_ts(value, ts)
@@ -220,9 +226,10 @@ class Mutations:
             ts = await services.database.commit(transaction, ledger)
         except ConvexError as error:
             failure = calls.function_error(error)
-            return calls.call_result(
-                services, identity, caller, services.database.committer.durable_ts, None, failure, ()
-            )
+            ts = services.database.committer.durable_ts
+            if transaction.snapshot_ts is not None:
+                ts = await self._settle(transaction, ticket)
+            return calls.call_result(services, identity, caller, ts, None, failure, ())
         finally:
             transaction.close()
         return calls.call_result(services, identity, caller, ts, value, None, ())

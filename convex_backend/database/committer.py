@@ -195,7 +195,7 @@ class Committer:
         self._check_open()
         ticket = request.lane
         if not (request.changes or request.extra_index_writes or request.meta):
-            self._check_alive(request)
+            self._check_alive(request.snapshot_ts)
             if request.ledger is None:
                 if ticket is not None:
                     ticket.release_all()
@@ -205,7 +205,7 @@ class Committer:
             while self._recovering:
                 await self._recovered.wait()
             self._check_open()
-            self._check_alive(request)
+            self._check_alive(request.snapshot_ts)
             return await self._append(request, (), ticket)
         keys = written_keys(request.changes)
         if ticket is not None:
@@ -239,7 +239,7 @@ class Committer:
                 # No run depends on the lanes of a ticket of ours, which are released: wait again, behind the others.
                 ticket.keep_for_rerun()
         self._check_open()
-        self._check_alive(request)
+        self._check_alive(request.snapshot_ts)
 
     async def _validate_request(self, request: CommitRequest) -> None:
         conflict = self.write_log.conflict(request.reads, request.snapshot_ts, self.pending_ts)
@@ -288,10 +288,11 @@ class Committer:
     async def wait_durable(self, ts: int) -> None:
         """Return when ``durable_ts`` has reached *ts*, which is not above ``pending_ts``.
 
-        :raises Rerun: the pending commits up to *ts* have failed.
+        :raises Rerun: the pending commits up to *ts* have failed, now or before.
         Cancelling only stops the wait.
         """
         if ts > self.durable_ts:
+            self._check_alive(ts)
             waiter: Deferred[None] = Deferred(_ignore_cancel)
             self._durable_waits.append((ts, waiter))
             await waiter
@@ -303,8 +304,7 @@ class Committer:
             raise StorageFailed
         raise Overloaded("ServerStopping", "The server is stopping. Try again later.")
 
-    def _check_alive(self, request: CommitRequest) -> None:
-        snapshot_ts = request.snapshot_ts
+    def _check_alive(self, snapshot_ts: int) -> None:
         for low, high in self._failed_ranges:
             if low < snapshot_ts <= high:
                 raise Rerun("The snapshot saw commits that could not be made durable.")

@@ -133,6 +133,11 @@ class Transaction:
         return SystemRows(self)
 
     @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._closed
+
+    @property
     def snapshot_ts(self) -> int | None:
         """The timestamp it reads at; ``None`` for a mutation that has not touched the database yet."""
         return self.snapshot.ts if self._begun or self.kind == "query" else None
@@ -144,6 +149,8 @@ class Transaction:
         """
         if self._begun:
             return
+        if self._closed:
+            raise RuntimeError("the transaction has ended")
         if self.kind == "query":
             catalogs = self._database.catalogs
             ts = self.snapshot.ts

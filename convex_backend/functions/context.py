@@ -47,10 +47,13 @@ class Documents(Protocol):
 
     :ivar component: the component whose tables names mean.
     :ivar counters: what the call tree has used.
+    :ivar paginated: whether the function that runs now has had its paginated query; ``journal_end_cursor``: where that ended.
     """
 
     component: int
     counters: Counters
+    paginated: bool
+    journal_end_cursor: str | None
 
     async def ensure_begun(self) -> None:
         """Take the snapshot if that has not happened yet."""
@@ -172,7 +175,7 @@ class CallTree:
     :param identity_observed: whether any call of the tree has asked for the identity.
     :param names: resolves table numbers for validators, by component id; must work before the transaction has begun.
     :param tables: numbers of user tables by name, by component id; likewise.
-    :param journal_end_cursor: end of the page in an earlier run of the same live query (``runtime.md`` 3.5).
+    :param journal_end_cursor: end of the root's page in an earlier run of the same live query (``runtime.md`` 3.5).
     :param on_lines: gets the console lines of a running action as they come.
     :param on_abandon: called when the try of the root gives nothing.
     """

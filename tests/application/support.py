@@ -35,6 +35,16 @@ CALLER = Caller("HttpApi", "npm", "1.48.0", "0123456789abcdef")
 Script = Callable[["Function", Any], Awaitable[Any]]
 
 
+class Link:
+    """The pool as a host sees it: a nested call runs its script."""
+
+    def __init__(self, pool: ScriptedPool) -> None:
+        self._pool = pool
+
+    async def run_nested(self, spec: CallSpec, host: CallHost) -> Outcome:
+        return host.complete(await self._pool.play(spec, host))
+
+
 class Function:
     """What a script works with: its host's syscalls."""
 
@@ -84,25 +94,29 @@ class ScriptedPool:
         self.specs.append(spec)
         while True:
             host = make_host()
-            assert isinstance(host, CallContext)
-            script = self.scripts[f"{spec.module.removesuffix('.js')}:{spec.export}"]
-            function = Function(host, self)
             try:
-                value = await script(function, orjson.loads(spec.args)[0])
-            except FunctionFailed as error:
-                outcome = Outcome(None, error.error, (), frozenset(), 0.001)
-            except ScriptError as error:
-                outcome = Outcome(None, FunctionError(f"Uncaught Error: {error}\n"), (), frozenset(), 0.001)
+                outcome = await self.play(spec, host)
             except BaseException:
                 host.abandon()
                 raise
-            else:
-                outcome = Outcome(json.dumps(value).encode(), None, (), frozenset(), 0.001)
             if self.lose:
                 self.lose -= 1
                 host.abandon()
                 continue
             return host.complete(outcome)
+
+    async def play(self, spec: CallSpec, host: CallHost) -> Outcome:
+        """Run the script of *spec* over *host*."""
+        assert isinstance(host, CallContext)
+        host.begin(Link(self))
+        script = self.scripts[f"{spec.module.removesuffix('.js')}:{spec.export}"]
+        try:
+            value = await script(Function(host, self), orjson.loads(spec.args)[0])
+        except FunctionFailed as error:
+            return Outcome(None, error.error, (), frozenset(), 0.001)
+        except ScriptError as error:
+            return Outcome(None, FunctionError(f"Uncaught Error: {error}\n"), (), frozenset(), 0.001)
+        return Outcome(json.dumps(value).encode(), None, (), frozenset(), 0.001)
 
 
 class ScriptError(Exception):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from convex_backend.database.committer import CommitEvent, CommitterLimits
 from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault, StorageFailed
 from convex_backend.interfaces import IndexWrite, LedgerEntry
-from tests.database.commit_support import SECOND, Outcome, Stack, change, doc_id, reads_of
+from tests.database.commit_support import SECOND, Outcome, Stack, change, doc_id, reads_of, result_of
 
 INDEX = 10
 
@@ -371,3 +371,14 @@ class FailureTests(SynchronousTestCase):
         """A committer starts once."""
         stack = Stack()
         self.assertIsInstance(Outcome(stack.committer.start()).error, RuntimeError)
+
+
+def test_waiting_for_what_has_failed_already_ends_at_once() -> None:
+    """Who asks for a timestamp whose group has failed is told, not left waiting for later commits."""
+    stack = Stack(hold=True)
+    lost = stack.commit(change(1, b"{}"))
+    ts = stack.committer.pending_ts
+    stack.fail_write()
+    assert isinstance(lost.error, StorageFailed)
+    with pytest.raises(Rerun):
+        result_of(stack.committer.wait_durable(ts))

@@ -168,7 +168,7 @@ async def query_page(context: CallContext, args: bytes) -> SyscallReply:
         page_size=tree["pageSize"],
         max_rows=tree.get("maximumRowsRead"),
         max_bytes=tree.get("maximumBytesRead"),
-        journal_end_cursor=context.tree.journal_end_cursor,
+        journal_end_cursor=None if context.depth else context.tree.journal_end_cursor,
         seal=services.seal,
         unseal=services.unseal,
     )

@@ -127,12 +127,13 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     if udf_type == "snapshotQuery":
         raise unavailable("Snapshot queries are")
     call = "runMutation" if udf_type == "mutation" else "runQuery"
+    documents = context.documents
+    # The callee is looked up at the snapshot, so that must be taken, also when this is the first thing that a mutation does.
+    await documents.ensure_begun()
     address = await resolve_address(context, tree, call)
     if context.depth >= MAX_NESTED_DEPTH:
         raise BadRequest("CallDepthExceeded", DEPTH_TEXT)
     services = context.tree.services
-    # The callee is looked up at the transaction's snapshot, which a mutation may not have taken yet.
-    await context.documents.ensure_begun()
     function = await services.directory.resolve(context.transaction, address.component, address.path)
     if function is None:
         raise not_found(address.path, address.component_path)
@@ -155,17 +156,19 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         context.tree, function, environment, context.syscalls, args_bytes=len(text), depth=context.depth + 1
     )
     assert context.link is not None
-    documents = context.documents
     mark = documents.savepoint() if udf_type == "mutation" else None
     component, ceilings = documents.component, documents.counters.limits
-    documents.component = function.component
+    # Each function may have one paginated query; only that of the root leaves a journal.
+    paginated, journal_end_cursor = documents.paginated, documents.journal_end_cursor
+    documents.component, documents.paginated = function.component, False
     limits = tree.get("transactionLimits")
     if isinstance(limits, dict):
         documents.counters.lower(_numbers(limits))
     try:
         outcome = await context.link.run_nested(spec, child)
     finally:
-        documents.component = component
+        documents.component, documents.paginated = component, paginated
+        documents.journal_end_cursor = journal_end_cursor
         documents.counters.limits = ceilings
     if udf_type == "mutation":
         if outcome.error is None:
