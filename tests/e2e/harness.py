@@ -196,4 +196,4 @@ def node(app: Path, script: str, server: Server, *arguments: str, timeout: float
         raise AssertionError(
             f"{script} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}\n{server.text()[-4000:]}"
         )
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "[", '"'))]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", '"'))]

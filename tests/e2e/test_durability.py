@@ -64,7 +64,7 @@ def _kill_loop(tmp_path: Path, kills: int) -> None:
     server = Server(tmp_path / "server")
     server.start()
     try:
-        convex(app, server, "deploy", "-y", "--typecheck", "disable", "--codegen", "disable")
+        convex(app, server, "deploy", "-y", "--typecheck", "disable")
         channel = server.value("mutation", "channels:create", {"name": "c"})
         author = server.value("mutation", "users:join", {"name": "a"})
         load = Load(server, channel, author)
@@ -120,7 +120,7 @@ def test_a_client_rides_over_restarts_exactly_once(tmp_path: Path) -> None:
     server = Server(tmp_path / "server")
     server.start()
     try:
-        convex(app, server, "deploy", "-y", "--typecheck", "disable", "--codegen", "disable")
+        convex(app, server, "deploy", "-y", "--typecheck", "disable")
         script = app / "reconnect.mjs"
         script.write_bytes((Path(__file__).parent / "clients" / "reconnect.mjs").read_bytes())
         client = subprocess.Popen(
