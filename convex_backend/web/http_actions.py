@@ -31,6 +31,11 @@ class HttpActionResource(Resource):
         if request.method not in _METHODS:
             request.setResponseCode(405)
             return b""
+        body = self._answer(request)
+        request.responseHeaders.setRawHeaders(b"content-length", (b"%d" % len(body),))
+        return b"" if request.method == b"HEAD" else body
+
+    def _answer(self, request: Any) -> bytes:
         if not self._application.has_http_routes():
             request.setResponseCode(404)
             request.responseHeaders.setRawHeaders(b"content-type", [b"text/plain; charset=utf-8"])

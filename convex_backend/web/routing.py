@@ -22,9 +22,10 @@ import attrs
 import orjson
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
+from twisted.web.http import REQUEST_TIMEOUT, Request
 
 from convex_backend.application.application import Application
 from convex_backend.application.types import ANONYMOUS, Caller, Identity
@@ -42,6 +43,8 @@ _JSON: Final = b"application/json"
 _BAD_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
 _REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 _MAX_AGENT_BYTES: Final = 1024
+#: Then a request is answered with 408 and no body, and its work is cancelled (section 1).
+REQUEST_SECONDS: Final = 300.0
 _log = Logger()
 
 Handler: TypeAlias = "Callable[[Any, ApiCall], Coroutine[Deferred[Any], Any, bytes]]"
@@ -61,6 +64,7 @@ class Auth(Enum):
 class Front:
     """What every family of routes works with.
 
+    :param reactor: timers of requests that take too long; each ends with its request.
     :ivar in_flight: requests that wait for something; one that is answered at once is never seen here.
     :ivar running: the work of those, for giving it up.
     :ivar stopping: new requests are refused.
@@ -69,6 +73,7 @@ class Front:
     application: Application
     metrics: RequestMetrics
     in_flight: InFlight
+    reactor: IReactorTime
     running: set[Deferred[Any]] = attrs.field(factory=set)
     stopping: bool = False
 
@@ -171,7 +176,8 @@ def api_route(
                 return answer
             front.in_flight.__enter__()
             front.running.add(work)
-            work.addBoth(_ended, front, work)
+            timer = front.reactor.callLater(REQUEST_SECONDS, _expire, request, work)
+            work.addBoth(_ended, front, work, timer)
             return work
 
         endpoint.__name__ = own_name
@@ -182,7 +188,14 @@ def api_route(
     return decorate
 
 
-def _ended(result: bytes | Failure, front: Front, work: Deferred[bytes]) -> bytes | Failure:
+def _expire(request: Request, work: Deferred[bytes]) -> None:
+    request.setResponseCode(REQUEST_TIMEOUT)
+    work.cancel()
+
+
+def _ended(result: bytes | Failure, front: Front, work: Deferred[bytes], timer: IDelayedCall) -> bytes | Failure:
+    if timer.active():
+        timer.cancel()
     front.running.discard(work)
     front.in_flight.__exit__()
     return result
@@ -225,7 +238,9 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
             # The client is gone.
             raise
         series.errors += 1
-        if front.stopping:
+        if request.code == REQUEST_TIMEOUT:
+            body = b""
+        elif front.stopping:
             body = _fail(request, _stopping())
         else:
             _log_fault(request)

@@ -155,6 +155,6 @@ def make_site(application: Application, sync: IResource, registry: CollectorRegi
     :param sync: serves ``/api/sync`` and ``/api/<version>/sync``; given from outside, since front ends do not know each other.
     """
     in_flight = InFlight()
-    front = Front(application, RequestMetrics(registry, lambda: in_flight.count), in_flight)
+    front = Front(application, RequestMetrics(registry, lambda: in_flight.count), in_flight, reactor)
     http = HttpActionResource(application)
     return BackendSite(Root(make_routes(front), sync, http), http, front, reactor)

@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import capturedLogs
 
 from convex_backend.deferreds import from_coroutine
+from convex_backend.web.routing import REQUEST_SECONDS
 from convex_backend.web.site_port import make_site_port
 from tests.web.support import Bench, Connection, success
 
@@ -95,6 +96,34 @@ def test_cancelled_work_of_a_waiting_client() -> None:
     assert answer.error == (500, "InternalServerError")
     assert len(failures(events)) == 1
     assert bench.in_flight == 0
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_request_that_takes_too_long(target: str) -> None:
+    """After 300 s a request is answered with 408 and no body, and its work is cancelled."""
+    bench = Bench()
+    connection, _, cancelled = waiting(bench, target)
+    bench.clock.advance(REQUEST_SECONDS - 1)
+    assert connection.answer() is None
+    with capturedLogs() as events:
+        bench.clock.advance(2)
+    answer = connection.answer()
+    assert answer is not None
+    assert (answer.status, answer.body) == (408, b"")
+    assert "content-type" not in answer.headers
+    assert cancelled == ["cancelled"]
+    assert bench.in_flight == 0
+    assert failures(events) == []
+
+
+def test_no_timer_stays() -> None:
+    """The timer of a request ends with it, however it ends."""
+    bench = Bench()
+    for end in (lambda _, work: work.callback(success()), lambda connection, _: connection.lose()):
+        connection, work, _ = waiting(bench, "/api/mutation")
+        end(connection, work)
+        connection.lose()
+        assert bench.clock.getDelayedCalls() == []
 
 
 def test_pipelined_requests() -> None:

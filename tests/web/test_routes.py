@@ -174,6 +174,12 @@ def test_http_actions_not_deployed(method: str, site_port: bool, target: str) ->
     assert answer.body == b"This Convex deployment does not have HTTP actions enabled."
 
 
+def test_http_action_head() -> None:
+    """HEAD to the site is GET without its body."""
+    answer = Bench().ask("HEAD", "/http/x")
+    assert (answer.status, answer.headers["content-length"], answer.body) == (404, "58", b"")
+
+
 def test_http_actions_not_there_yet() -> None:
     """With ``http.js`` the answer names what is missing, in the shape of an exception's."""
     bench = Bench()
