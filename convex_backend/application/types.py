@@ -13,7 +13,6 @@ from typing import Protocol
 import attrs
 
 from convex_backend.functions.log_lines import pretty
-from convex_backend.functions.log_lines import pretty
 from convex_backend.interfaces import FunctionError, LogLine
 
 
