@@ -39,9 +39,9 @@ from convex_backend.application.schema_push import (
 )
 from convex_backend.application.types import SYSTEM, Identity
 from convex_backend.database.backfill import SchemaValidation
-from convex_backend.database.schema_check import FAILED, PENDING
+from convex_backend.database.schema_check import ACTIVE, FAILED, PENDING
 from convex_backend.database.system_tables import CATALOG_TABLETS, SCHEMAS
-from convex_backend.deferreds import Waiters, shield
+from convex_backend.deferreds import Waiters, run_detached, shield
 from convex_backend.errors import BadRequest, OccConflict, Overloaded, Rerun
 
 if TYPE_CHECKING:
@@ -228,6 +228,8 @@ class Deploy:
         while len(self._pushes) > 1 and (len(self._pushes) > MAX_PUSHES or total > MAX_PUSH_BYTES):
             _, dropped = self._pushes.popitem(last=False)
             total -= dropped.text_bytes
+            if dropped.validation is not None:
+                run_detached("end of a schema check", dropped.validation.stop())
 
     def _find(self, change: Any) -> Push | None:
         """The push that an echoed ``schemaChange`` belongs to."""
@@ -318,15 +320,27 @@ class Deploy:
         Cancelling drops the answer; the push may still be applied.
         """
         check_operation(identity, "Deploy")
-        if bool(tree.get("dryRun", False)):
-            return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
         echo = tree.get("startPush")
         push = self._find(echo.get("schemaChange")) if isinstance(echo, dict) else None
+        if bool(tree.get("dryRun", False)):
+            if push is not None and push.request.dry_run:
+                await shield(self._commit("finish_push", lambda transaction: self._withdraw(transaction, push)))
+            return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
         if push is None or push.request.dry_run or push.request.for_codegen:
             raise BadRequest("RaceDetected", _RACE_TEXT)
         response = await shield(self._commit("finish_push", lambda transaction: self._apply(transaction, push)))
+        # The texts are stored now; the rest stays, for a CLI that lost this answer and asks again.
+        push.evaluated = attrs.evolve(push.evaluated, texts=())
         self._log.info("deployed push {id}: {count} modules", id=push.id, count=len(push.evaluated.modules))
         return response
+
+    async def _withdraw(self, transaction: Transaction, push: Push) -> None:
+        """Take back the schema that a dry run submitted, so that writes are not checked against it any longer."""
+        if push.schema_row is None:
+            return
+        row = await transaction.system.get(SCHEMAS.name, push.schema_row)
+        if row is not None and row[1]["state"] != ACTIVE:
+            await transaction.system.delete(SCHEMAS.name, push.schema_row)
 
     async def _apply(self, transaction: Transaction, push: Push) -> dict[str, Any]:
         evaluated = push.evaluated

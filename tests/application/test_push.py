@@ -327,8 +327,25 @@ def test_dry_run_changes_nothing(app: Deployment) -> None:
     answer = app.finish(started, dryRun=True)
     assert answer == {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
     assert app.resolve("messages:list") is None
-    assert app.db.catalogs.newest.active == {}
+    assert app.db.catalogs.newest.schemas == {}
     assert app.db.catalogs.newest.table(0, "t").index("i") is None
+
+
+def test_a_repeated_finish_gives_the_same_deployment(app: Deployment) -> None:
+    """A CLI that lost the answer may ask again: nothing changes any more."""
+    started = app.start(MESSAGES, DEPS, schema=schema(table("t", indexes=[index("i", "a")])))
+    app.wait(started)
+    app.finish(started)
+    before = app.resolve("messages:list")
+    again = app.finish(started)["componentDiffs"][""]
+    assert again["moduleDiff"] == {"added": [], "removed": []}
+    assert app.resolve("messages:list") is before
+
+
+def test_old_pushes_are_forgotten(app: Deployment) -> None:
+    """A bounded number of unfinished pushes is kept, the newest ones."""
+    pushes = [app.start(module(f"m{n}.js")) for n in range(6)]
+    assert [app.wait(push)["type"] for push in pushes] == ["raceDetected"] * 2 + ["complete"] * 4
 
 
 def test_finish_after_a_restart_is_a_race(app: Deployment) -> None:
