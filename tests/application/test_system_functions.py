@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from typing import Any
 
 import pytest
 
 from convex_backend.application.calls import Target
+from convex_backend.application.system_functions.table_filters import PLACEHOLDER
 from convex_backend.application.types import ANONYMOUS, Identity
 from convex_backend.errors import BadRequest, Forbidden, NotFound
 from convex_backend.functions.outcome import FunctionFailed
@@ -249,3 +252,55 @@ def test_auth_providers(app: Deployment) -> None:
     [listed] = app.ask("_system/frontend/listAuthProviders")
     assert (listed["issuer"], listed["algorithm"]) == ("https://i.test", '"RS256"')
     assert listed["applicationID"] is None
+
+
+def filtered(app: Deployment, *clauses: dict[str, Any], **more: Any) -> list[Any]:
+    """What a filtered table view shows: values of ``n``, or error texts."""
+    text = base64.b64encode(json.dumps({"clauses": list(clauses), **more}).encode()).decode()
+    asked = {"table": "t", "filters": text, "paginationOpts": {"cursor": None, "numItems": 50.0}}
+    page = app.ask("_system/frontend/paginatedTableDocuments", asked)
+    return [row["n"] if "_id" in row else (row["filter"], row["error"]) for row in page["page"]]
+
+
+def clause(op: str, value: Any, field: str = "n", **more: Any) -> dict[str, Any]:
+    """A clause of a filter."""
+    return {"op": op, "field": field, "value": value, **more}
+
+
+def test_table_filters(app: Deployment) -> None:
+    """Comparisons, lists, types, order and single ids; disabled clauses are ignored; the placeholder means undefined."""
+    ids = app.store.insert("t", {"n": 1.0}, {"n": 2.0, "s": "x"}, {"n": 3.0, "s": None}, {"n": 4.0, "s": [1.0]})
+    assert filtered(app) == [4.0, 3.0, 2.0, 1.0]
+    assert filtered(app, clause("gt", 1), clause("lte", 3), order="asc") == [2.0, 3.0]
+    assert filtered(app, clause("neq", 1), clause("eq", 9, enabled=False)) == [4.0, 3.0, 2.0]
+    assert filtered(app, clause("anyOf", [1, 4])) == [4.0, 1.0]
+    assert filtered(app, clause("noneOf", [1, 4])) == [3.0, 2.0]
+    assert filtered(app, clause("anyOf", [])) == [4.0, 3.0, 2.0, 1.0]
+    assert filtered(app, clause("eq", PLACEHOLDER, "s")) == [1.0]
+    assert filtered(app, clause("type", "string", "s")) == [2.0]
+    assert filtered(app, clause("notype", "unset", "s")) == [4.0, 3.0, 2.0]
+    assert filtered(app, clause("type", "id", "_id"), clause("type", "null", "s")) == [3.0]
+    assert filtered(app, clause("eq", ids[1], "_id")) == [2.0]
+    assert filtered(app, clause("eq", {"$integer": "x"})) == [(0.0, 'Invalid value: {"$integer":"x"}.')]
+
+
+def test_table_filters_by_index(app: Deployment) -> None:
+    """Index clauses form a prefix; mistakes are shown in the page."""
+    app.store.make_index("t", "i", "a", "n")
+    app.store.insert("t", *({"a": float(n % 2), "n": float(n)} for n in range(6)))
+    one = {"type": "indexEq", "enabled": True, "value": 1}
+    between = {
+        "type": "indexRange",
+        "enabled": True,
+        "lowerOp": "gte",
+        "lowerValue": 3,
+        "upperOp": "lt",
+        "upperValue": 5,
+    }
+    assert filtered(app, index={"name": "i", "clauses": [one]}, order="asc") == [1.0, 3.0, 5.0]
+    assert filtered(app, index={"name": "i", "clauses": [one, between]}) == [3.0]
+    assert filtered(app, index={"name": "nope", "clauses": []}) == [(-1.0, "Index nope does not exist.")]
+    four = {"name": "i", "clauses": [one] * 4}
+    assert filtered(app, index=four) == [(-1.0, "Index i has 3 fields, but the query has 4 clauses.")]
+    [(_, text)] = filtered(app, index={"name": "i", "clauses": [{**one, "enabled": False}, one]})
+    assert text.startswith("Invalid index filter selection: ")

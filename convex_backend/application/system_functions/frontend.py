@@ -20,6 +20,7 @@ from convex_backend.application.system_functions.registry import (
     full_scan,
     system_query,
 )
+from convex_backend.application.system_functions.table_filters import FilterMistakes, read_filters
 from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED, IndexInfo, schemas_interval
 from convex_backend.database.schema_check import ACTIVE, PENDING, VALIDATED
 from convex_backend.database.system_tables import AUTH, COMPONENTS
@@ -202,17 +203,27 @@ async def size_of_all_tables(call: SystemCall) -> Value:
     filters=STRING_OR_NULL,
 )
 async def paginated_table_documents(call: SystemCall) -> Value:
-    """A page of documents, newest first; filters are answered by a filter error, since they are not available yet."""
+    """A page of documents, or of what is wrong with the filters; newest first unless they say otherwise."""
     await call.component()
-    if call.args["filters"] is not None:
-        error: dict[str, Value] = {
-            "filter": -1.0,
-            "error": "Table filters are not available in this version of convex-backend yet.",
-        }
-        return {"page": [error], "isDone": True, "continueCursor": ""}
-    if await call.table(call.args["table"]) is None:
+    table = await call.table(call.args["table"])
+    if table is None:
         return empty_page()
-    return await call.paginate(full_scan(call.args["table"], "desc"))
+    text = call.args["filters"]
+    if text is None:
+        return await call.paginate(full_scan(table.name, "desc"))
+    call.transaction.add_system_interval(*table.indexes_interval)
+    try:
+        wanted = read_filters(text, table)
+    except FilterMistakes as error:
+        return {"page": error.mistakes, "isDone": True, "continueCursor": ""}
+    if wanted.point is not None:
+        json = await call.transaction.get(wanted.point)
+        number, _ = decode_id(wanted.point)
+        found = [loads(json)] if json is not None and number == table.number else []
+        return {"page": found, "isDone": True, "continueCursor": ""}
+    page: dict[str, Any] = await call.paginate(wanted.query)
+    shown = [document for document in page["page"] if all(check(document) for check in wanted.checks)]
+    return {**page, "page": shown}
 
 
 @system_query("frontend/listTableScan", "ViewData", in_component=True, table=STRING, limit=NUMBER)

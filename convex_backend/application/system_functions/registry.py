@@ -123,7 +123,7 @@ class SystemCall:
         self.depend_on(table)
         return float(await self.services.database.persistence.count_documents(table.tablet))
 
-    async def paginate(self, query: dict[str, Any]) -> Value:
+    async def paginate(self, query: dict[str, Any]) -> dict[str, Any]:
         """One page of documents, as ``args.paginationOpts`` asks."""
         options = self.args["paginationOpts"]
         page = await self.transaction.paginate(
@@ -137,7 +137,7 @@ class SystemCall:
             seal=self.services.seal,
             unseal=self.services.unseal,
         )
-        value: Value = loads(orjson.dumps(page))
+        value: dict[str, Any] = loads(orjson.dumps(page))
         return value
 
 
