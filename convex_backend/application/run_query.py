@@ -94,15 +94,15 @@ class QueryRuns:
         first = run.transaction
         await first.ensure_begun()
         prepared = await calls.prepare(services, first, wanted, args, "query")
-        known = first.reads.copy()
         ts = first.snapshot.ts
+        resolved = first.progress()
 
         def make_host() -> CallContext:
             # The first try goes on with what resolving has read; a later one starts from the same reads at the same timestamp.
             if run.tries:
                 run.transaction.close()
                 run.transaction = services.database.begin("query", ts=ts)
-                run.transaction.reads.union(known)
+                run.transaction.begin_after(resolved)
             run.tries += 1
             transaction = run.transaction
             run.tree = calls.call_tree(

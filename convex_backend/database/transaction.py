@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from convex_backend.database.catalog import (
     Catalog,
@@ -69,6 +69,33 @@ class Savepoint:
         self.catalog = catalog
 
 
+class Progress(NamedTuple):
+    """How far a query had come; see :meth:`Transaction.progress`."""
+
+    catalog: Catalog
+    reads: ReadSet
+    free_reads: int
+
+
+class RecordedNames:
+    """Table names by number for validators of ids; each look is a read, because the verdict depends on it."""
+
+    __slots__ = ("_component", "_looked_at", "_names", "_transaction")
+
+    def __init__(self, transaction: Transaction, catalog: Catalog, component: int) -> None:
+        self._transaction = transaction
+        self._component = component
+        self._names = CatalogNames(catalog, component)
+        self._looked_at: set[int] = set()
+
+    def table_of_number(self, number: int, /) -> tuple[str, bool] | None:
+        """:returns: the name and whether it is a private system table, or ``None``."""
+        if number not in self._looked_at:
+            self._looked_at.add(number)
+            self._transaction.add_system_point(*table_number_point(self._component, number))
+        return self._names.table_of_number(number)
+
+
 class Transaction:
     """Made by :meth:`Database.begin`; ends with :meth:`Database.commit` or :meth:`close`.
 
@@ -120,7 +147,7 @@ class Transaction:
         self._noted: set[TableInfo] = set()
         self._written: set[TableInfo] = set()
         self._free_reads = 0
-        self._names: dict[int, tuple[Catalog, CatalogNames]] = {}
+        self._names: dict[int, tuple[Catalog, RecordedNames]] = {}
         self._streams: list[QueryStream] = []
         if kind == "query":
             self.snapshot = database.committer.snapshots.open(database.committer.durable_ts if ts is None else ts)
@@ -160,6 +187,17 @@ class Transaction:
             self.snapshot = self._committer.snapshots.open(ts)
             self.catalog = self._database.catalogs.at(ts)
         self._base_catalog = self.catalog
+        self._begun = True
+
+    def progress(self) -> Progress:
+        """What it knows and has read by now, for a further try at the same timestamp. It must have begun."""
+        return Progress(self.catalog, self.reads.copy(), self._free_reads)
+
+    def begin_after(self, progress: Progress) -> None:
+        """Begin a query that goes on from *progress* of another one at the same timestamp."""
+        self.catalog = self._base_catalog = progress.catalog
+        self.reads = progress.reads.copy()
+        self._free_reads = progress.free_reads
         self._begun = True
 
     def close(self) -> None:
@@ -217,12 +255,14 @@ class Transaction:
         self._noted.clear()
         self._written.clear()
 
-    def names(self, component: int) -> CatalogNames:
+    def names(self, component: int) -> CatalogNames | RecordedNames:
         """Table names by number, as validators of ids need them; the newest ones before the snapshot is taken."""
-        catalog = self.catalog if self._begun else self._database.catalogs.newest
+        if not self._begun:
+            return CatalogNames(self._database.catalogs.newest, component)
+        catalog = self.catalog
         known = self._names.get(component)
         if known is None or known[0] is not catalog:
-            known = catalog, CatalogNames(catalog, component)
+            known = catalog, RecordedNames(self, catalog, component)
             self._names[component] = known
         return known[1]
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
+from twisted.internet.defer import Deferred
 
 from convex_backend.application.run_query import run_query
 from convex_backend.application.types import ANONYMOUS, CallResult, Identity, QuerySpec
+from convex_backend.deferreds import from_coroutine
+from convex_backend.values.ids import encode_id
 from tests.application.support import CALLER, Function, ScriptError, World
 from tests.database.documents import run
 
@@ -211,3 +215,56 @@ def test_live_queries_follow_commits() -> None:
     ]
     client.close()
     assert world.db.committer.snapshots.open_count == 0
+
+
+USER = encode_id(10001, bytes(14) + b"\x4d\x00")
+USER_ID = '{"type":"id","tableName":"users"}'
+OF_USER = f'{{"type":"object","value":{{"id":{{"fieldType":{USER_ID},"optional":false}}}}}}'
+
+
+@pytest.mark.parametrize(("args", "returns"), [(OF_USER, None), (None, USER_ID)])
+def test_what_a_validator_knew_of_tables_is_read(args: str | None, returns: str | None) -> None:
+    """A live query that failed because an id's table did not exist succeeds as soon as it does."""
+
+    async def same(function: Function, args: Any) -> Any:
+        return args["id"]
+
+    world = World()
+    world.define("users:same", "query", same, args=args, returns=returns)
+    client = world.live.connect(ANONYMOUS, lambda: None)
+    client.add(0, QuerySpec("users:same", b'{"id":"%s"}' % USER.encode(), None, None))
+    world.timers.advance(0)
+    first = client.take(0)
+    assert first is not None
+    assert first.changed[0][1].failed
+    transaction = world.db.begin("mutation")
+    run(transaction.insert("users", {}))
+    run(world.db.commit(transaction))
+    world.timers.advance(0)
+    second = client.take(0)
+    assert second is not None
+    assert [result.failed for _, result in second.changed] == [False]
+
+
+def test_a_retried_query_knows_the_tables_of_its_timestamp() -> None:
+    """A query that lost its child before it read anything does not see tables of commits that are not durable."""
+    world = World()
+    seen: list[dict[str, int]] = []
+
+    async def look(function: Function, args: Any) -> Any:
+        tree = function.host.tree
+        seen.append(dict(tree.tables(0)))
+        return None
+
+    world.define("users:look", "query", look)
+    gate: Deferred[None] = Deferred()
+    world.persistence.before_write = lambda _: gate
+    transaction = world.db.begin("mutation")
+    run(transaction.insert("users", {}))
+    committed = from_coroutine(world.db.commit(transaction))
+    world.pool.lose = 1
+    key = world.queries.key(QuerySpec("users:look", b"{}", None, None), ANONYMOUS)
+    run(world.live.query(key, ANONYMOUS))
+    assert seen == [{}, {}]
+    gate.callback(None)
+    assert committed.called
