@@ -63,6 +63,8 @@ class SyncProtocol(WebSocketServerProtocol):
     def __init__(self) -> None:
         super().__init__()
         self.worker: SyncWorker | None = None
+        #: In which second of every five it is pinged.
+        self.ping_turn = 0
         self._peer_info = Peer(Client())
         self._counted = False
         self._transport_paused = False
@@ -299,6 +301,7 @@ class SyncFactory(WebSocketServerFactory):
     def opened(self, protocol: SyncProtocol) -> None:
         """A socket is open."""
         self.connections.add(protocol)
+        protocol.ping_turn = self._ticks % PING_SECONDS
         self.metrics.connections += 1
         self.metrics.opened += 1
         if not self._heartbeat.running:
@@ -320,9 +323,10 @@ class SyncFactory(WebSocketServerFactory):
     def _tick(self) -> None:
         now = self.clock.seconds()
         self._ticks += 1
-        for number, protocol in enumerate(tuple(self.connections)):
+        turn = self._ticks % PING_SECONDS
+        for protocol in tuple(self.connections):
             try:
-                protocol.tick(now, (self._ticks + number) % PING_SECONDS == 0)
+                protocol.tick(now, protocol.ping_turn == turn)
             except Exception:  # noqa: BLE001 - one socket's fault must not end the heartbeat of the others
                 self._log.failure("the heartbeat of a sync socket failed")
 
