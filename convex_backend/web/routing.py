@@ -67,6 +67,7 @@ class Front:
     :param reactor: timers of requests that take too long; each ends with its request.
     :ivar in_flight: requests that wait for something; one that is answered at once is never seen here.
     :ivar running: the work of those, for giving it up.
+    :ivar expired: those that have been cancelled for the time that they took, until their work has ended.
     :ivar stopping: new requests are refused.
     """
 
@@ -75,6 +76,7 @@ class Front:
     in_flight: InFlight
     reactor: IReactorTime
     running: set[Deferred[Any]] = attrs.field(factory=set)
+    expired: set[Request] = attrs.field(factory=set)
     stopping: bool = False
 
     def give_up(self) -> None:
@@ -176,8 +178,8 @@ def api_route(
                 return answer
             front.in_flight.__enter__()
             front.running.add(work)
-            timer = front.reactor.callLater(REQUEST_SECONDS, _expire, request, work)
-            work.addBoth(_ended, front, work, timer)
+            timer = front.reactor.callLater(REQUEST_SECONDS, _expire, front, request, work)
+            work.addBoth(_ended, front, request, work, timer)
             return work
 
         endpoint.__name__ = own_name
@@ -188,14 +190,17 @@ def api_route(
     return decorate
 
 
-def _expire(request: Request, work: Deferred[bytes]) -> None:
-    request.setResponseCode(REQUEST_TIMEOUT)
+def _expire(front: Front, request: Request, work: Deferred[bytes]) -> None:
+    front.expired.add(request)
     work.cancel()
 
 
-def _ended(result: bytes | Failure, front: Front, work: Deferred[bytes], timer: IDelayedCall) -> bytes | Failure:
+def _ended(
+    result: bytes | Failure, front: Front, request: Request, work: Deferred[bytes], timer: IDelayedCall
+) -> bytes | Failure:
     if timer.active():
         timer.cancel()
+    front.expired.discard(request)
     front.running.discard(work)
     front.in_flight.__exit__()
     return result
@@ -238,7 +243,8 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
             # The client is gone.
             raise
         series.errors += 1
-        if request.code == REQUEST_TIMEOUT:
+        if request in front.expired:
+            request.setResponseCode(REQUEST_TIMEOUT)
             body = b""
         elif front.stopping:
             body = _fail(request, _stopping())

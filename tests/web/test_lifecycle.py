@@ -116,6 +116,18 @@ def test_request_that_takes_too_long(target: str) -> None:
     assert failures(events) == []
 
 
+def test_answer_in_the_last_moment() -> None:
+    """An answer that a handler still gives when its time is over is an answer."""
+    bench = Bench()
+    bench.application.answer = Deferred(lambda work: work.callback(success(b"1")))
+    connection = bench.begin("POST", "/api/mutation", CALL)
+    bench.clock.advance(REQUEST_SECONDS + 1)
+    answer = connection.answer()
+    assert answer is not None
+    assert (answer.status, answer.json["value"]) == (200, 1)
+    assert bench.cloud.front.expired == set()
+
+
 def test_no_timer_stays() -> None:
     """The timer of a request ends with it, however it ends."""
     bench = Bench()
