@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from convex_backend.application.types import Identity
-from convex_backend.errors import BadRequest, Conflict, Forbidden
+from convex_backend.errors import BadRequest, Conflict, Forbidden, OccConflict
 from tests.application.push_support import Deployment, function, index, module, run, schema, sha256, table
 
 DEPS = module("_deps/A.js")
@@ -503,3 +503,25 @@ def test_bad_module_paths(app: Deployment) -> None:
     """Module paths follow the path rules; a path is listed once."""
     assert code_of(lambda: app.start(module("../x.js")))[0] == "BadConvexModuleIdentifier"
     assert code_of(lambda: app.start(MESSAGES, MESSAGES))[0] == "InvalidModules"
+
+
+def test_pushes_give_way_to_writes(app: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that is overtaken runs again; one that is always overtaken ends as ``ConcurrentPush`` and nothing is deployed."""
+    started = app.start(MESSAGES, DEPS)
+    commit = app.db.commit
+    left = [3]
+
+    async def overtaken(transaction: Any, *more: Any, **options: Any) -> int:
+        if left[0]:
+            left[0] -= 1
+            transaction.close()
+            raise OccConflict("_modules")
+        return await commit(transaction, *more, **options)
+
+    monkeypatch.setattr(app.db, "commit", overtaken)
+    app.finish(started)
+    assert app.resolve("messages:list") is not None
+    left[0] = 100
+    other = module("other.js", functions=[function("f")])
+    assert code_of(lambda: app.start(other))[0] == "ConcurrentPush"
+    assert app.resolve("other:f") is None
