@@ -245,6 +245,7 @@ class CallSpec:
     :param component: path of the component (``""`` for the app).
     :param tables: numbers of the component's user tables by name, for ``normalizeId``.
     :param admitted: part of work that was admitted before (a re-run of a mutation, a call made by a running action): never queued.
+    :param reuse_context: the module exports ``experimental_reuseContext``: the run may share its context with earlier runs of the module.
     """
 
     kind: str
@@ -263,6 +264,7 @@ class CallSpec:
     component: str = ""
     tables: Mapping[str, int] = attrs.field(factory=dict)
     admitted: bool = False
+    reuse_context: bool = False
 
 
 @attrs.frozen(slots=True)

@@ -29,6 +29,7 @@ class ResolvedFunction:
     :param closure: the module and all that static imports reach from it.
     :param import_seed: 32 bytes; ``import_ms``: both fixed at push, for the import phase.
     :param node: whether the module wants the Node executor.
+    :param reuse_context: whether the module exports ``experimental_reuseContext``.
     """
 
     component: int
@@ -42,6 +43,7 @@ class ResolvedFunction:
     import_seed: bytes
     import_ms: float
     node: bool = False
+    reuse_context: bool = False
 
 
 @attrs.frozen(slots=True, eq=False)

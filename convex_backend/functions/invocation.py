@@ -112,4 +112,5 @@ def make_spec(
         component=function.component_path,
         tables=tables,
         admitted=admitted,
+        reuse_context=function.reuse_context,
     )

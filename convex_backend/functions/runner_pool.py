@@ -288,6 +288,7 @@ class RunnerPool:
                 "request_id": spec.request_id,
                 "component": spec.component,
                 "tables": spec.tables,
+                "reuse": spec.reuse_context,
             }
         )
         try:

@@ -7,6 +7,9 @@ import vm from "node:vm";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const AHEAD = 6;
+const MAX_KEPT = 8;
+const MAX_USES = 1000;
+const MAX_KEPT_KEYS = 1000;
 
 const asyncContext = new AsyncLocalStorage();
 const contextGet = () => asyncContext.getStore() ?? 0;
@@ -38,6 +41,9 @@ function loadScripts() {
 /** One context and the bridge inside it. The host calls the bridge's functions with primitives only. */
 export class Context {
   #context;
+  uses = 0;
+  /** CryptoKeys by the handles that user code has. They are the context's: a module may keep one for later runs. */
+  keys = [];
 
   constructor(scripts) {
     this.#context = vm.createContext(vm.constants.DONT_CONTEXTIFY, {
@@ -67,9 +73,37 @@ export class Context {
 export class ContextPool {
   #scripts = loadScripts();
   #ready = [];
+  #kept = []; // {key, hashes, context} of modules that allow reuse; the last was used last
 
   take() {
     return this.#ready.pop() ?? new Context(this.#scripts);
+  }
+
+  /** A context that an earlier run of the same code left, ready for the next run; null when there is none. */
+  takeKept(key) {
+    for (;;) {
+      const at = this.#kept.findLastIndex((one) => one.key === key);
+      if (at < 0) return null;
+      const [{ context }] = this.#kept.splice(at, 1);
+      if (context.bridge.renew() === true) return context;
+    }
+  }
+
+  /**
+   * Keeps a context in which a run has ended well for later runs of the same code. The one that has waited longest makes room.
+   * @param {string} key names all that the context's state depends on
+   * @param {string[]} hashes of its modules
+   */
+  keep(key, hashes, context) {
+    if (++context.uses >= MAX_USES || context.keys.length > MAX_KEPT_KEYS) return;
+    this.#kept.push({ key, hashes, context });
+    if (this.#kept.length > MAX_KEPT) this.#kept.shift();
+  }
+
+  /** Drops the contexts with modules of these hashes. */
+  forget(hashes) {
+    const forgotten = new Set(hashes);
+    this.#kept = this.#kept.filter((one) => !one.hashes.some((hash) => forgotten.has(hash)));
   }
 
   /** Builds one context if fewer than wanted are ready. @returns {boolean} whether more are wanted */

@@ -63,6 +63,7 @@ class Runner {
         break;
       case frames.FORGET:
         this.modules.forget(meta.hashes);
+        this.contexts.forget(meta.hashes);
         break;
       default:
         throw new Error(`Unknown frame kind ${kind}`);

@@ -43,11 +43,14 @@ export class Run {
   #core;
   #bridge;
   #context;
+  #isFresh = true;
   #callState;
   #timers = new Map();
   #next = null; // what the next entry does
   #inbox = []; // answers of host operations and timers that wait for an entry
   #operations = 0;
+  #key = null; // of the contexts that this run may share with others
+  #endedWell = false;
 
   /**
    * @param {object} core {modules, contexts, schedule(run), send(kind, call, seq, meta, body), finished(run)}
@@ -72,6 +75,9 @@ export class Run {
     this.queued = false; // main.mjs has it in its list of runs to enter
     this.children = new Set();
     this.#next = () => this.#start();
+    if (meta.reuse === true && !this.isLive) {
+      this.#key = JSON.stringify([meta.module, meta.component, meta.import_seed, meta.import_ms, meta.closure, meta.env]);
+    }
     parent?.children.add(this);
   }
 
@@ -87,7 +93,7 @@ export class Run {
     if (work === null) {
       if (!this.#bridge.isDeliverable()) return false;
     }
-    this.#context ??= this.#core.contexts.take(); // before the clock starts: making a context is not the user's time
+    if (this.#context === undefined) this.#takeContext(); // before the clock starts: making a context is not the user's time
     const before = process.threadCpuUsage();
     try {
       if (work !== null) work();
@@ -106,6 +112,13 @@ export class Run {
     this.cpuUs += spent;
     this.root.treeCpuUs += spent;
     return true;
+  }
+
+  #takeContext() {
+    const { contexts } = this.#core;
+    const kept = this.#key === null ? null : contexts.takeKept(this.#key);
+    this.#isFresh = kept === null;
+    this.#context = kept ?? contexts.take();
   }
 
   #start() {
@@ -128,17 +141,23 @@ export class Run {
       "run",
       JSON.stringify(meta.tables ?? {}),
     );
-    if (!this.#load(meta.module, meta.closure)) return;
-    const state = int(bridge.importModules(this.program));
-    context.drain();
-    if (state === 1 && bridge.importState() === 1) {
-      this.#finishWith("user", "Top-level awaits in source files are unsupported");
-      return;
-    }
-    if (int(bridge.importState()) === 3) return; // `after` reports the error
+    if (this.#isFresh && !this.#importModules()) return;
     const name = `${meta.module}:${meta.export}`;
     bridge.invoke(meta.module, meta.export, name, this.args, meta.request_id ?? "");
     context.drain();
+  }
+
+  /** @returns {boolean} whether the function can be called; if not, the run has ended or `after` reports the error */
+  #importModules() {
+    if (!this.#load(this.meta.module, this.meta.closure)) return false;
+    const bridge = this.#bridge;
+    const state = int(bridge.importModules(this.program));
+    this.#context.drain();
+    if (state === 1 && bridge.importState() === 1) {
+      this.#finishWith("user", "Top-level awaits in source files are unsupported");
+      return false;
+    }
+    return int(bridge.importState()) !== 3;
   }
 
   #load(path, closure) {
@@ -178,11 +197,13 @@ export class Run {
       return;
     }
     if (settled === 2) {
+      this.#endedWell = true; // as far as the context is concerned
       this.#finishWith("user", renderError(string(bridge.failure()), string(bridge.frames())), string(bridge.data()));
       return;
     }
     if (this.isLive) this.#sendLines();
     if (settled === 1 && (this.isLive || !bridge.hasQueue())) {
+      this.#endedWell = true;
       this.#succeed();
       return;
     }
@@ -235,7 +256,7 @@ export class Run {
       const buffers = [];
       const count = int(bridge.operationBuffers());
       for (let i = 0; i < count; i++) buffers.push(copyOut(bridge.operationBuffer(i)));
-      this.#callState ??= { kind: this.kind };
+      this.#callState ??= { kind: this.kind, keys: this.#context.keys };
       this.#operations++;
       const answer = (result, error) => {
         this.#operations--;
@@ -369,7 +390,12 @@ export class Run {
   drop() {
     if (this.done) return;
     this.done = true;
-    if (this.#bridge !== undefined) this.#bridge.stop();
+    const bridge = this.#bridge;
+    if (bridge !== undefined) {
+      const reusable = this.#key !== null && this.#endedWell && bridge.isReusable() === true;
+      bridge.stop();
+      if (reusable) this.#core.contexts.keep(this.#key, Object.values(this.meta.closure), this.#context);
+    }
     for (const handle of this.#timers.values()) clearTimeout(handle);
     this.#timers.clear();
     this.#inbox.length = 0;

@@ -63,6 +63,7 @@ export function makeContext(dist, kind, phase) {
         clearTimer(id) { timers.delete(id); },
         contextGet: () => contextGet(),
         contextSet: (id) => contextSet(id),
+        onRenew() {},
       });
       for (const [group, { globals }] of Object.entries(manifest.groups)) {
         for (const name of globals) {

@@ -35,7 +35,7 @@ function say(level, values, first) {
   const printed = print(level, values, first);
   writeLine(level, printed[0], printed[1]);
 }
-const stopwatches = new NativeMap();
+let stopwatches = new NativeMap();
 const elapsed = (label) => {
   const started = apply(mapGet, stopwatches, [label]);
   return started === undefined ? undefined : `${label}: ${clockForConsole() - started}ms`;

@@ -48,6 +48,38 @@ return freeze({
     environmentRule = newRule;
     tablesText = newTables;
   },
+  /** Whether another run may follow in this context: the modules are there, and the run has left nothing that would go on. */
+  isReusable: () =>
+    !ended && importing === 2 && (settled === 1 || settled === 2) && head === null && firstOperation === null && pendingImports === null && timerCount === 0,
+  /**
+   * Makes everything that belongs to one run as new; modules, globals and what the import phase observed stay. `begin` and `invoke` follow.
+   * false: user code has replaced what that needs.
+   */
+  renew() {
+    try {
+      for (let i = 0; i < renewCallbacks.count; i++) renewCallbacks[i]();
+    } catch {
+      return false;
+    }
+    environment = null;
+    tables = null;
+    runGenerator = null;
+    observedTime = observedRandom = ended = false;
+    nestedFlags = 0;
+    readNames = create(null);
+    for (const name in importNames) readNames[name] = true;
+    settled = 0;
+    value = failureText = failureFrames = failureData = systemKind = "";
+    // Ids of streams go on: one that user code has kept from an earlier run is unknown, not another's.
+    streams = new NativeMap();
+    unsent = lastUnsent = sent = dirty = null;
+    inFlight = leftDocs = leftBytes = 0;
+    lines = lastLine = null;
+    lineCount = 0;
+    stopwatches = new NativeMap();
+    endCallbacks.count = 0;
+    return true;
+  },
   setJsSyscallGroup(name, group) {
     groupOfJsSyscall[name] = group;
   },
@@ -309,15 +341,12 @@ return freeze({
     }
     return text;
   },
-  observed: () => (observedTime ? 1 : 0) | (observedRandom ? 2 : 0) | (importedTime ? 4 : 0) | (importedRandom ? 8 : 0),
+  observed: () => nestedFlags | (observedTime ? 1 : 0) | (observedRandom ? 2 : 0) | (importedTime ? 4 : 0) | (importedRandom ? 8 : 0),
   /** What a nested run observed counts for this one. */
   observe(flags, names) {
     const list = parseJson(names);
     for (let i = 0; i < list.length; i++) readNames[list[i]] = true;
-    if (flags & 1) observedTime = true;
-    if (flags & 2) observedRandom = true;
-    if (flags & 4) importedTime = true;
-    if (flags & 8) importedRandom = true;
+    nestedFlags |= flags;
   },
   /** JSON array of the names of environment variables read so far. */
   readNames() {

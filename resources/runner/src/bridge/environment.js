@@ -10,6 +10,7 @@ function readEnvironment(name) {
   }
   if (environmentRule === "refuse") throw new NativeError(`Environment variables unsupported ${where}`);
   readNames[name] = true;
+  if (phase === "import") importNames[name] = true;
   environment ??= { __proto__: null, ...parseJson(environmentText) };
   const found = environment[name];
   if (found === undefined && environmentRule === "auth") {

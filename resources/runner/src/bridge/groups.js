@@ -10,6 +10,7 @@ function use(name) {
 }
 
 const endCallbacks = { __proto__: null, count: 0 };
+const renewCallbacks = { __proto__: null, count: 0 };
 const jsHandlers = create(null);
 const api = freeze({
   __proto__: null,
@@ -45,6 +46,9 @@ const api = freeze({
   contextSet,
   onEnd(callback) {
     endCallbacks[endCallbacks.count++] = callback;
+  },
+  onRenew(callback) {
+    renewCallbacks[renewCallbacks.count++] = callback;
   },
   defineJsSyscall(name, handler) {
     jsHandlers[name] = handler;

@@ -11,7 +11,7 @@ let inFlight = 0;
 let epoch = 0; // counts writes: rows fetched ahead before one are stale after it
 let leftDocs = 0;
 let leftBytes = 0;
-const streams = new NativeMap(); // query id -> stream
+let streams = new NativeMap(); // query id -> stream
 let nextStream = 0;
 let dirty = null; // streams with unreported rows
 

@@ -1,16 +1,28 @@
 // AsyncLocalStorage and AsyncResource (node:async_hooks), as far as bundled libraries use them.
 //
 // V8 carries one small integer (`bridge.contextGet`) across awaits, reactions and timers. It is an index into `frames`, whose entries are immutable maps
-// from storage to store. A context serves one run, so the table lives as long as the run.
+// from storage to store. Frames that a run has made end with the run; where a context serves another one, their ids are not used again.
 
 const frames = [new Map()];
+
+let firstOfRun = -1; // id of the first frame made in the run phase
+
+function addFrame(frame) {
+  if (firstOfRun < 0 && bridge.phase === "run") firstOfRun = frames.length;
+  return frames.push(frame) - 1;
+}
+
+bridge.onRenew(() => {
+  if (firstOfRun >= 0) for (let id = firstOfRun; id < frames.length; id++) frames[id] = undefined;
+  firstOfRun = -1;
+});
 
 const currentFrame = () => frames[bridge.contextGet()] ?? frames[0];
 
 function frameWith(storage, store) {
   const frame = new Map(currentFrame());
   frame.set(storage, store);
-  return frames.push(frame) - 1;
+  return addFrame(frame);
 }
 
 function runIn(id, callback, thisArgument, args) {
@@ -69,7 +81,7 @@ class AsyncLocalStorage {
   disable() {
     const frame = new Map(currentFrame());
     frame.delete(this);
-    bridge.contextSet(frames.push(frame) - 1);
+    bridge.contextSet(addFrame(frame));
   }
 }
 

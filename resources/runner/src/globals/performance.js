@@ -80,6 +80,18 @@ class PerformanceMeasure extends PerformanceEntry {
 }
 
 let timeline = [];
+let importTimeline = []; // its entries at the end of the import phase: what every run of this context starts with
+function addEntry(entry) {
+  timeline.push(entry);
+  if (bridge.phase === "import") importTimeline.push(entry);
+}
+function keepEntries(wanted) {
+  timeline = timeline.filter(wanted);
+  if (bridge.phase === "import") importTimeline = timeline.slice();
+}
+bridge.onRenew(() => {
+  timeline = importTimeline.slice();
+});
 const byStart = (entries) => entries.slice().sort((a, b) => a.startTime - b.startTime);
 
 function syntaxError(message) {
@@ -144,7 +156,7 @@ class Performance extends EventTarget {
   mark(name, options = undefined) {
     requireArguments(arguments.length, 1, "Performance.mark");
     const entry = new PerformanceMark(name, options);
-    timeline.push(entry);
+    addEntry(entry);
     return entry;
   }
 
@@ -152,16 +164,16 @@ class Performance extends EventTarget {
     requireArguments(arguments.length, 1, "Performance.measure");
     const { start, end, detail } = measureBounds(startOrOptions, endMark);
     const entry = new PerformanceMeasure(constructing, String(name), start, end, detail);
-    timeline.push(entry);
+    addEntry(entry);
     return entry;
   }
 
   clearMarks(name = undefined) {
-    timeline = timeline.filter((one) => one.entryType !== "mark" || (name !== undefined && one.name !== String(name)));
+    keepEntries((one) => one.entryType !== "mark" || (name !== undefined && one.name !== String(name)));
   }
 
   clearMeasures(name = undefined) {
-    timeline = timeline.filter((one) => one.entryType !== "measure" || (name !== undefined && one.name !== String(name)));
+    keepEntries((one) => one.entryType !== "measure" || (name !== undefined && one.name !== String(name)));
   }
 
   getEntries() {
