@@ -30,7 +30,7 @@ from convex_backend.application.types import Caller, CallResult
 from convex_backend.errors import BadRequest
 from convex_backend.values.json_codec import check_format, reencode
 from convex_backend.web.clients import Version, parse_version
-from convex_backend.web.routing import ApiCall, Auth, Front, api_route, bad_shape
+from convex_backend.web.routing import ApiCall, Auth, Front, api_route, bad_shape, parse_json
 
 _TS = struct.Struct("<Q")
 _ENCODED = "convex_encoded_json"
@@ -120,8 +120,8 @@ class PublicApi:
     async def get_query(self, call: ApiCall) -> bytes:
         """Run a query named in the URL."""
         try:
-            args = orjson.loads(call.text_arg("args", "{}"))
-        except orjson.JSONDecodeError as error:
+            args = parse_json(call.text_arg("args", "{}").encode())
+        except BadRequest as error:
             raise BadRequest("BadQueryArgs", f"The query parameter `args` is not JSON: {error}") from None
         fields: dict[str, Any] = {"path": call.text_arg("path"), "args": args}
         if b"format" in call.request.args:

@@ -11,6 +11,7 @@ Source: ``http_api.md`` sections 2.1 to 2.4.
 from __future__ import annotations
 
 import functools
+import json
 import re
 import secrets
 import time
@@ -42,6 +43,9 @@ from convex_backend.web.metrics import RequestMetrics
 _JSON: Final = b"application/json"
 _BAD_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
 _REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._-]{1,64}")
+_MINUS_ZERO: Final = re.compile(rb"(?<=[\[,:\s])-0(?![\d.eE])")
+#: From this many characters on an integer may not fit in 64 bits and is read as a float.
+_LONG_INTEGER: Final = 19
 _MAX_AGENT_BYTES: Final = 1024
 #: Then a request is answered with 408 and no body, and its work is cancelled (section 1).
 REQUEST_SECONDS: Final = 300.0
@@ -292,10 +296,26 @@ def _read_body(call: ApiCall, route: _Route) -> None:
         raw = decoded(raw, b",".join(encoding).decode("ascii", "replace"), body_cap(request.path))
     call.raw = raw
     if route.wants_json:
-        try:
-            call.body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest("BadJsonBody", f"Failed to parse the request body as JSON: {error}") from None
+        call.body = parse_json(raw)
+
+
+def parse_json(raw: bytes) -> Any:
+    """A JSON body as a tree that ``orjson.dumps`` prints with the same values.
+
+    :raises BadRequest: ``BadJsonBody``.
+    """
+    try:
+        tree = orjson.loads(raw)
+        # orjson reads the token -0 as integer zero, which loses the sign.
+        if b"-0" in raw and _MINUS_ZERO.search(raw):
+            tree = json.loads(raw, parse_int=_integer)
+    except (orjson.JSONDecodeError, RecursionError) as error:
+        raise BadRequest("BadJsonBody", f"Failed to parse the request body as JSON: {error}") from None
+    return tree
+
+
+def _integer(text: str) -> int | float:
+    return -0.0 if text == "-0" else int(text) if len(text) < _LONG_INTEGER else float(text)
 
 
 def _caller(request: Request) -> Caller:

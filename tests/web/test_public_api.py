@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from twisted.logger import capturedLogs
@@ -72,6 +73,34 @@ def test_arguments_as_an_object() -> None:
     assert bench.last_call.args == b'{"x":[1,-0.0,9007199254740993]}'
     bench.ask("POST", "/api/mutation", {"path": "a:b"})
     assert bench.last_call.args == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("text", "args"),
+    [
+        (b"[-0]", b"[-0.0]"),
+        (b'[{"x": -0,"y":-0.0,"z":12}]', b'[{"x":-0.0,"y":-0.0,"z":12}]'),
+        (
+            b'["2024-01-01 -0",[-0,9007199254740993,99999999999999999999]]',
+            b'["2024-01-01 -0",[-0.0,9007199254740993,1e+20]]',
+        ),
+        (b"[-1,-05]", None),
+        (b"[-1,0]", b"[-1,0]"),
+        (b"[1e400]", None),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_numbers_survive(method: str, text: bytes, args: bytes | None) -> None:
+    """Numbers reach the use case as they were meant: the sign of zero, large integers; what is no number is 400."""
+    bench = Bench()
+    if method == "POST":
+        answer = bench.ask("POST", "/api/query", b'{"path":"a:b","args":' + text + b"}")
+    else:
+        answer = bench.ask("GET", f"/api/query?path=a:b&args={quote(text)}")
+    if args is None:
+        assert answer.error == (400, "BadJsonBody" if method == "POST" else "BadQueryArgs")
+    else:
+        assert bench.last_call.args == args
 
 
 @pytest.mark.parametrize(
