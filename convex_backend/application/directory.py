@@ -61,7 +61,10 @@ class ModuleRecord:
 class CodeState:
     """All deployed code and variables as of ``ts``. Never changed.
 
-    :param module_rows: (component, path) by internal row id; ``variable_rows`` and ``config_rows`` likewise.
+    :param modules: by component and canonical path. :param variables: the user's, by component and name.
+    :param environments: what components see: user variables over built-in ones.
+    :param module_rows: component and path by internal row id, ``variable_rows`` component and name, ``config_rows`` component: a
+        deletion names the row only.
     """
 
     ts: int
@@ -125,16 +128,18 @@ class Directory:
     # -- FunctionDirectory --------------------------------------------------------------------------
 
     async def resolve(self, transaction: Any, component: int, path: FunctionPath) -> ResolvedFunction | None:
-        """See ``FunctionDirectory``; *transaction* is ``None`` (the newest state, nothing recorded) or begun."""
+        """See ``FunctionDirectory``.
+
+        :param transaction: begun: the state at its snapshot, recorded as read; ``None``: the newest durable state.
+        :returns: the same object for the same deployed version.
+        """
+        state = self.newest
         if transaction is None:
             state = await self._durable()
-            module = state.modules.get((component, path.module))
-        else:
-            ts = transaction.snapshot.ts
-            state = self.newest
-            if ts < state.ts:
-                state = await self.at(ts)
-            module = state.modules.get((component, path.module))
+        elif transaction.snapshot.ts < state.ts:
+            state = await self.at(transaction.snapshot.ts)
+        module = state.modules.get((component, path.module))
+        if transaction is not None:
             point = module.point if module is not None else module_point(component, path.module)
             transaction.add_system_point(*point)
         if module is None:
