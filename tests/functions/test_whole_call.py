@@ -81,11 +81,12 @@ class World:
         resolved = self.functions[name]
         text = orjson.dumps([args])
         environment = Environment({}, "0")
+        trees: list[CallTree] = []
 
         def make_host() -> CallContext:
             transaction = store.db.begin(resolved.kind)
             tree = attrs.evolve(self.rig.tree, transaction=transaction, on_abandon=transaction.close)
-            self.last = tree
+            trees.append(tree)
             return CallContext(tree, resolved, environment, TABLE, args_bytes=len(text))
 
         spec = make_spec(
@@ -99,8 +100,8 @@ class World:
             timeout_seconds=0.0,
         )
         outcome = await self.pool.run(spec, make_host)
-        assert self.last is not None
-        transaction: Any = self.last.transaction
+        self.last = trees[-1]
+        transaction: Any = trees[-1].transaction
         if commit and outcome.error is None:
             await store.db.commit(transaction)
         else:
