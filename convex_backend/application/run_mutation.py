@@ -89,7 +89,7 @@ class Mutations:
         self, wanted: calls.Target, args: bytes, identity: Identity, caller: Caller, key: MutationKey | None
     ) -> CallResult:
         services = self._services
-        ticket = services.database.committer.lanes.ticket()
+        ticket = services.database.committer.lanes.ticket(hints=args)
         conflicts = 0
         tries = 0
         try:

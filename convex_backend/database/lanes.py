@@ -38,17 +38,21 @@ DEFAULT_HOT_SECONDS = 5.0
 DEFAULT_MAX_HOT_POINTS = 4096
 DEFAULT_MAX_HOT_INTERVALS = 32
 DEFAULT_EXCLUSIVE_AFTER = 6
+MAX_EXPECTED = 64
+"""Keys that a ticket remembers when it gives up."""
 
 
 class Lane:
     """One hot point, hot interval, or (index 0) the global lane.
 
     :ivar owner: the ticket that may read and write here; a lane with waiters has an owner.
+    :ivar number: grows with each lane that is made; who takes several takes the newest first.
     """
 
-    __slots__ = ("expires", "index", "lower", "owner", "point", "upper", "waiters")
+    __slots__ = ("expires", "index", "lower", "number", "owner", "point", "upper", "waiters")
 
-    def __init__(self, index: int, lower: bytes, upper: bytes | None, point: bool) -> None:
+    def __init__(self, index: int, lower: bytes, upper: bytes | None, point: bool, number: int = 0) -> None:
+        self.number = number
         self.index = index
         self.lower = lower
         self.upper = upper
@@ -102,13 +106,17 @@ class LaneTicket:
 
     :ivar age: order of arrival; smaller is older.
     :ivar conflicts: how often a run of it was overtaken.
+    :ivar hints: text that may name documents which the mutation is going to read: its arguments.
+    :ivar expected: keys that an earlier run of it came to need before it gave up.
     """
 
-    __slots__ = ("age", "conflicts", "gave_up", "lanes", "owned", "waits")
+    __slots__ = ("age", "conflicts", "expected", "gave_up", "hints", "lanes", "owned", "waits")
 
-    def __init__(self, lanes: Lanes, age: int) -> None:
+    def __init__(self, lanes: Lanes, age: int, hints: bytes = b"") -> None:
         self.lanes = lanes
         self.age = age
+        self.hints = hints
+        self.expected: dict[Point | Interval, None] = {}
         self.conflicts = 0
         self.gave_up = False
         self.owned: dict[Lane, None] = {}
@@ -177,6 +185,7 @@ class Lanes:
         self._max_hot_intervals = max_hot_intervals
         self._exclusive_after = exclusive_after
         self._ages = count(1)
+        self._numbers = count(1)
         self._points: dict[Point, Lane] = {}
         self._intervals: dict[int, list[Lane]] = {}
         self._global = Lane(0, b"", None, False)
@@ -200,12 +209,13 @@ class Lanes:
         hot = Gauge("convex_database_lane_hot_keys", "Hot points and intervals.", registry=registry)
         hot.set_function(self._hot_count)
 
-    def ticket(self, age: int | None = None) -> LaneTicket:
+    def ticket(self, age: int | None = None, hints: bytes = b"") -> LaneTicket:
         """A ticket for one mutation.
 
         :param age: smaller is older; by default younger than every ticket before it.
+        :param hints: see :class:`LaneTicket`.
         """
-        return LaneTicket(self, next(self._ages) if age is None else age)
+        return LaneTicket(self, next(self._ages) if age is None else age, hints)
 
     # What is hot
 
@@ -239,6 +249,18 @@ class Lanes:
             self._intervals[index] = warm
         return [lane for lane in warm if lane.overlaps(lower, upper)]
 
+    def hot(self, keys: Iterable[Point | Interval]) -> list[Lane]:
+        """The lanes that a read of *keys* needs."""
+        found: list[Lane] = []
+        for key in keys:
+            if len(key) == 2:
+                lane = self.hot_point(key[0], key[1])
+                if lane is not None:
+                    found.append(lane)
+            else:
+                found += self.hot_intervals(key[0], key[1], key[2])
+        return found
+
     def lane(self, key: Point | Interval) -> Lane:
         """The lane of a point or an interval, which becomes hot if it is not."""
         if len(key) == 2:
@@ -246,7 +268,7 @@ class Lanes:
             lane = self._points.get(point)
             if lane is None:
                 self._make_room()
-                lane = self._points[point] = Lane(key[0], key[1], None, True)
+                lane = self._points[point] = Lane(key[0], key[1], None, True, next(self._numbers))
             else:  # the dict's order is the order of the last conflict
                 del self._points[point]
                 self._points[point] = lane
@@ -326,7 +348,7 @@ class Lanes:
         elif len(lanes) >= self._max_hot_intervals:
             lane = lanes[-1]
         else:
-            lane = Lane(index, lower, upper, False)
+            lane = Lane(index, lower, upper, False, next(self._numbers))
             lanes.append(lane)
             return lane
         lane.lower = min(lane.lower, lower)
@@ -384,6 +406,9 @@ class Lanes:
     def _give_up(self, ticket: LaneTicket) -> None:
         self._gave_up_total.inc()
         ticket.gave_up = True
+        for lane in (*ticket.owned, *[wait.lane for wait in ticket.waits]):
+            if lane is not self._global and len(ticket.expected) < MAX_EXPECTED:
+                ticket.expected[(lane.index, lane.lower) if lane.point else (lane.index, lane.lower, lane.upper)] = None
         for wait in list(ticket.waits):
             wait.forget()
             self._ready.append((wait.deferred, Failure(Rerun("The mutation made way for an older one."))))
@@ -457,31 +482,32 @@ class Validator(Protocol):
 
 
 async def claim(
-    ticket: LaneTicket, transaction: ClaimingState, committer: Validator, keys: Iterable[Point | Interval]
+    ticket: LaneTicket,
+    transaction: ClaimingState,
+    committer: Validator,
+    keys: Iterable[Point | Interval],
+    expected: Iterable[Point] = (),
 ) -> bool:
-    """Before a mutation reads hot *keys*: take their lanes, in the order given, and make its snapshot fit.
+    """Before a mutation reads hot *keys*: take their lanes and make its snapshot fit.
+
+    The lanes of all that it is likely to read besides are taken too, so that mutations which read the same keys in different order seldom
+    meet in a cycle: newest lane first, because the oldest is mostly the one that most wait for, and shall be held for the shortest time.
 
     When a lane is new to the ticket and all that the run has read is still valid, its snapshot moves to the newest pending commit; reads so
     far then hold there too.
 
+    :param expected: what the mutation is likely to read besides; needs no lane when it is not hot.
     :returns: whether the snapshot moved; the transaction then drops prefetched rows that nobody consumed, and looks at its catalog again.
     :raises Rerun: what the run has read was overtaken, or it gave up to break a cycle. In the first case the ticket keeps its lanes.
     Cancelling leaves the queue.
     """
     lanes = committer.lanes
     entered = False
-    for key in keys:
-        wanted: list[Lane] = []
-        if len(key) == 2:
-            hot = lanes.hot_point(key[0], key[1])
-            if hot is not None:
-                wanted = [hot]
-        else:
-            wanted = lanes.hot_intervals(key[0], key[1], key[2])
-        for lane in wanted:
-            if not ticket.owns(lane):
-                await ticket.enter(lane)
-                entered = True
+    wanted = (*keys, *ticket.expected, *expected)
+    # Looked up again after each wait: lanes cool down and are joined meanwhile.
+    while missing := [lane for lane in lanes.hot(wanted) if not ticket.owns(lane)]:
+        await ticket.enter(max(missing, key=_number_of))
+        entered = True
     if not entered:
         return False
     snapshot = transaction.snapshot
@@ -495,3 +521,7 @@ async def claim(
         return False
     snapshot.move_to(committer.pending_ts)
     return True
+
+
+def _number_of(lane: Lane) -> int:
+    return lane.number

@@ -9,7 +9,9 @@ Source: ``runtime.md`` sections 2.3, 4.6, 5.5, 8.6 and 9.1.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from convex_backend.database.catalog import (
@@ -57,6 +59,10 @@ UNLIMITED: Final = TransactionLimits(*([1 << 62] * 7))
 _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."
 _NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
+# What may be a document id in the arguments of a mutation, and how far its arguments are searched for hot documents (A6).
+_ID_TEXT: Final = re.compile(rb'"([0-9a-z]{31,37})"')
+_HINT_BYTES: Final = 4096
+_MAX_HINTS: Final = 32
 
 
 class Savepoint:
@@ -232,10 +238,23 @@ class Transaction:
         # Rows that the child holds already were read at the old snapshot: what is about to be validated has to cover them.
         for stream in self._streams:
             stream.pin()
-        if await claim(self.ticket, self, self._committer, keys):
+        if await claim(self.ticket, self, self._committer, keys, self._hinted(self.ticket.hints)):
             self.moves += 1
             self._base_catalog = self._database.catalogs.at(self.snapshot.ts)
             self._refresh_catalog()
+
+    def _hinted(self, hints: bytes) -> list[Point]:
+        """Point reads of the documents whose ids occur in *hints*."""
+        points = []
+        for text in islice(_ID_TEXT.finditer(hints, 0, _HINT_BYTES), _MAX_HINTS):
+            try:
+                number, internal_id = decode_id(text[1].decode())
+            except InvalidValue:
+                continue
+            table = self.catalog.by_number.get((self.component, number))
+            if table is not None:
+                points.append((-table.tablet, internal_id))
+        return points
 
     # -- catalog ------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ class Running:
         self.reads = reads or ReadSet()
         self.ticket = ticket or stack.committer.lanes.ticket()
 
-    def claim(self, *keys: Point | Interval) -> Outcome:
-        return Outcome(claim(self.ticket, self, self.stack.committer, keys))
+    def claim(self, *keys: Point | Interval, expected: tuple[Point, ...] = ()) -> Outcome:
+        return Outcome(claim(self.ticket, self, self.stack.committer, keys, expected))
 
     def commit(self, *changes) -> Outcome:
         request = CommitRequest(self.snapshot.ts, self.reads, changes, lane=self.ticket)
@@ -217,6 +217,41 @@ class MutationTests(SynchronousTestCase):
         self.assertEqual(waiter.snapshot.ts, self.committer.pending_ts)
         self.assertGreater(waiter.snapshot.ts, before)
         self.assertEqual(waiter.snapshot.get_now(1, doc_id(1)).json, b"owner")
+
+    def test_opposite_order_with_expected_keys(self) -> None:
+        """Two mutations that are known to read two hot keys take both at the first read, in one order: neither gives up."""
+        hot = ((-1, doc_id(1)), (-1, doc_id(2)))
+        for key in hot:
+            self.committer.lanes.lane(key)
+        one, two = Running(self.stack), Running(self.stack)
+        self.assertTrue(one.claim(hot[0], expected=(hot[1], (-1, doc_id(3)))).done)
+        self.assertEqual(len(one.ticket.owned), 2)
+        waits = two.claim(hot[1], expected=(hot[0],))
+        self.assertEqual((waits.done, len(two.ticket.owned)), (False, 0))
+        self.assertTrue(one.claim(hot[1]).done)
+        one.ticket.release_all()
+        self.assertTrue(waits.done and waits.error is None)
+        self.assertEqual(len(two.ticket.owned), 2)
+
+    def test_who_gave_up_takes_all_lanes_at_once(self) -> None:
+        """The re-run of a mutation that gave up takes every lane that it needed at its first read, and holds none while it waits."""
+        lanes = self.committer.lanes
+        hot = ((-1, doc_id(1)), (9, b"a", b"c"))
+        for key in hot:
+            lanes.lane(key)
+        old, young = Running(self.stack), Running(self.stack)
+        old.claim(hot[0])
+        young.claim(hot[1])
+        gave_up = young.claim(hot[0])
+        waits = old.claim(hot[1])
+        self.assertIsInstance(gave_up.error, Rerun)
+        self.assertTrue(waits.done and waits.error is None)
+        young.ticket.keep_for_rerun()
+        again = Running(self.stack, ticket=young.ticket).claim(hot[1])
+        self.assertEqual((again.done, len(young.ticket.owned)), (False, 0))
+        old.ticket.release_all()
+        self.assertTrue(again.done and again.error is None)
+        self.assertEqual(len(young.ticket.owned), 2)
 
     def test_a_waiter_whose_reads_went_stale(self) -> None:
         """If what it read before waiting was overtaken, it re-runs, and keeps the lane it waited for."""

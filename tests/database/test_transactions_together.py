@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from convex_backend.errors import OccConflict, Rerun, StorageFailed
+from convex_backend.values.ids import decode_id
 from tests.database.documents import Store, index_query, run, scan
 
 
@@ -43,9 +44,9 @@ async def rows_of(transaction, query, scheduler):
             return found
 
 
-async def until_committed(store, body, tries):
+async def until_committed(store, body, tries, hints=b""):
     """Run a mutation as the application does: one ticket, again after each conflict."""
-    ticket = store.db.committer.lanes.ticket()
+    ticket = store.db.committer.lanes.ticket(hints=hints)
     try:
         while True:
             tries.append(1)
@@ -107,7 +108,8 @@ def test_every_mutation_ends_and_the_result_is_serial(seed):
     bodies += [increment_largest] * 4 + [note_total] * 3
     scheduler.random.shuffle(bodies)
     for body in bodies:
-        Deferred.fromCoroutine(until_committed(store, body, tries)).addCallback(finished.append)
+        hints = orjson.dumps(scheduler.random.sample(ids, scheduler.random.randrange(4)))
+        Deferred.fromCoroutine(until_committed(store, body, tries, hints)).addCallback(finished.append)
     for _ in range(20_000):
         if len(finished) == len(bodies):
             break
@@ -172,4 +174,40 @@ def test_failing_groups_lose_only_what_was_not_acknowledged(seed):
     assert n == outcomes.count("committed")
     made = [table for table in store.db.catalogs.newest.tables_of(0) if table.name.startswith("made_")]
     assert sum(run(store.query().count(table.name)) for table in made) == n
+    run(store.db.stop())
+
+
+def test_ids_in_arguments_are_expected_reads():
+    """Transfers between two hot documents in opposite order: the arguments name both, so the second waits for the first and neither re-runs."""
+    store = Store()
+    ids = store.insert("t", {"n": 1.0}, {"n": 2.0})
+    lanes = store.db.committer.lanes
+    tablet = store.db.catalogs.newest.table(0, "t").tablet
+    for one in ids:
+        lanes.lane((-tablet, decode_id(one)[1]))
+    order, tries = [], []
+
+    async def transfer(name, source, sink):
+        hints = orjson.dumps([{"from": source, "to": sink, "note": "0" * 32}])
+        ticket = lanes.ticket(hints=hints)
+        transaction = store.mutation(ticket=ticket, writer="m.js:f")
+        tries.append(name)
+        a = orjson.loads(await transaction.get(source))
+        order.append(name)
+        await gate
+        b = orjson.loads(await transaction.get(sink))
+        await transaction.patch(source, {"n": a["n"] - 1})
+        await transaction.patch(sink, {"n": b["n"] + 1})
+        await store.db.commit(transaction)
+        ticket.release_all()
+
+    gate: Deferred[None] = Deferred()
+    done = [Deferred.fromCoroutine(transfer("one", *ids)), Deferred.fromCoroutine(transfer("two", *reversed(ids)))]
+    assert order == ["one"]
+    gate.callback(None)
+    assert [one.result for one in done] == [None, None]
+    assert order == tries == ["one", "two"]
+    query = store.query()
+    assert [orjson.loads(run(query.get(one)))["n"] for one in ids] == [1.0, 2.0]
+    query.close()
     run(store.db.stop())
