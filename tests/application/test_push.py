@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from convex_backend.application.types import Identity
-from convex_backend.errors import BadRequest, Conflict, Forbidden, OccConflict
+from convex_backend.errors import BadRequest, Conflict, Forbidden, OccConflict, Overloaded
 from tests.application.push_support import Deployment, function, index, module, run, schema, sha256, table
 
 DEPS = module("_deps/A.js")
@@ -525,3 +525,17 @@ def test_pushes_give_way_to_writes(app: Deployment, monkeypatch: pytest.MonkeyPa
     other = module("other.js", functions=[function("f")])
     assert code_of(lambda: app.start(other))[0] == "ConcurrentPush"
     assert app.resolve("other:f") is None
+
+
+def test_a_stop_ends_waits(app: Deployment) -> None:
+    """A server that stops answers those who wait for a schema, and leaves no timer behind."""
+    app.store.insert("t", *({"a": 1.0} for _ in range(1000)))
+    started = app.start(schema=schema(table("t", {"a": {"type": "number"}})))
+    failures: list[Any] = []
+    request = {"schemaChange": started["schemaChange"], "timeoutMs": 10000}
+    Deferred.fromCoroutine(app.deploy.wait_for_schema(request)).addErrback(failures.append)
+    run(app.deploy.stop())
+    assert [type(failure.value) for failure in failures] == [Overloaded]
+    app.directory.stop()
+    run(app.db.stop())
+    assert app.store.timers.getDelayedCalls() == []

@@ -130,6 +130,16 @@ def test_tables_and_their_data(app: Deployment) -> None:
     scanned = app.ask("_system/frontend/listTableScan", {"table": "messages", "limit": 2.0})
     assert [row["n"] for row in scanned] == [3.0, 2.0]
     assert app.ask("_system/frontend/getById", {"id": ids[0]})["n"] == 1.0
+    wanted = [
+        {"id": id, "tableName": name}
+        for id, name in ((ids[1], "messages"), (ids[1], "users"), ("x", "messages"), (ids[0], "nope"))
+    ]
+    assert [row and row["n"] for row in app.ask("_system/frontend/listById", {"ids": wanted})] == [
+        2.0,
+        None,
+        None,
+        None,
+    ]
     with pytest.raises(BadRequest, match="Unable to decode ID"):
         app.ask("_system/frontend/getById", {"id": "x"})
 

@@ -15,6 +15,7 @@ from convex_backend.application.system_functions.registry import (
     STRING_OR_NULL,
     SystemCall,
     SystemFunction,
+    closed,
     empty_page,
     field,
     full_scan,
@@ -258,6 +259,25 @@ async def get_by_id(call: SystemCall) -> Value:
     return found
 
 
+_WANTED = {"type": "array", "value": closed(id=STRING, tableName=STRING)}
+
+
+@system_query("frontend/listById", "ViewData", in_component=True, ids=_WANTED)
+async def list_by_id(call: SystemCall) -> Value:
+    """Documents by id, null for one that does not exist or belongs to another table."""
+    await call.component()
+    found: list[Value] = []
+    for wanted in call.args["ids"]:
+        table = await call.table(wanted["tableName"])
+        try:
+            number, _ = decode_id(wanted["id"])
+        except InvalidValue:
+            number = None
+        json = await call.transaction.get(wanted["id"]) if table is not None and number == table.number else None
+        found.append(loads(json) if json is not None else None)
+    return found
+
+
 @system_query("frontend/listConfiguredSinks", "ViewIntegrations")
 async def list_configured_sinks(call: SystemCall) -> Value:
     """Log sinks: none are offered."""
@@ -285,5 +305,6 @@ FUNCTIONS: tuple[SystemFunction, ...] = (
     paginated_table_documents,
     list_table_scan,
     get_by_id,
+    list_by_id,
     list_configured_sinks,
 )
