@@ -163,9 +163,10 @@ class Interleavings(RuleBasedStateMachine):
         """The peer reads nothing, a little, or all."""
         self.socket.transport.room = room
 
+    @precondition(lambda self: self.server.clock.seconds() < 45)
     @rule()
     def time(self) -> None:
-        """A while passes."""
+        """A while passes, less in all than a mutation may take."""
         self.server.pass_seconds(7)
 
     # -- what the client sees ---------------------------------------------------------------------------------------------
