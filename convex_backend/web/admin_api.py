@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from klein import Klein
 
 from convex_backend.application.operations import allowed_operations, check_operation
 from convex_backend.errors import BadRequest
+from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
 STORAGE = "File storage"
@@ -75,7 +75,7 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
 class AdminApi:
     """See the top of the file."""
 
-    app = Klein()
+    app = RouteTable()
 
     def __init__(self, front: Front) -> None:
         self.front = front
@@ -140,7 +140,7 @@ def _change(change: Any) -> tuple[str, str | None]:
 class NotYetApi:
     """Known routes whose service does not exist yet. Registered last: a route of ours goes before."""
 
-    app = Klein()
+    app = RouteTable()
 
     def __init__(self, front: Front) -> None:
         self.front = front
@@ -150,7 +150,7 @@ def _register(service: str, method: str, path: str) -> None:
     async def missing(self: Any, call: ApiCall) -> bytes:
         raise BadRequest("NotAvailable", f"{service} is not available in this version of convex-backend yet.")
 
-    # The name of a Klein endpoint has to be unique; metrics count all of them as one.
+    # The name of a route has to be unique; metrics count all of them as one.
     missing.__name__ = f"{method} {path}"
     # A wrong key is said to be wrong; files are for whoever has their address.
     auth = Auth.NONE if service == STORAGE else Auth.OPTIONAL

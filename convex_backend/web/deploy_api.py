@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import orjson
-from klein import Klein
 
 from convex_backend.application.deploy import Deploy
+from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
 
 class DeployApi:
     """Every route takes the admin key in the header or in the body. Bodies may be compressed."""
 
-    app = Klein()
+    app = RouteTable()
 
     def __init__(self, front: Front) -> None:
         self.front = front

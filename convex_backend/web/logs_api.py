@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import orjson
-from klein import Klein
 
 from convex_backend.application.operations import check_operation
 from convex_backend.errors import BadRequest
+from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
 POLL_SECONDS = 60.0
@@ -19,7 +19,7 @@ _STRUCTURED = frozenset({"npm-cli", "dashboard"})
 class LogsApi:
     """Admin only (ViewLogs)."""
 
-    app = Klein()
+    app = RouteTable()
 
     def __init__(self, front: Front) -> None:
         self.front = front

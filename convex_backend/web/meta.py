@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from klein import Klein
-
+from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
 _TEXT = b"text/plain; charset=utf-8"
@@ -13,7 +12,7 @@ BANNER = b"This convex-backend deployment is running. See README.rst for how to 
 class MetaApi:
     """See the top of the file."""
 
-    app = Klein()
+    app = RouteTable()
 
     def __init__(self, front: Front) -> None:
         self.front = front

@@ -24,12 +24,12 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import orjson
-from klein import Klein
 
 from convex_backend.application.types import Caller, CallResult
 from convex_backend.errors import BadRequest
 from convex_backend.values.json_codec import check_format, reencode
 from convex_backend.web.clients import Version, parse_version
+from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route, bad_shape, parse_json
 
 _TS = struct.Struct("<Q")
@@ -104,7 +104,7 @@ def _format(call: ApiCall, fields: dict[str, Any]) -> str:
 class PublicApi:
     """See the top of the file."""
 
-    app = Klein()
+    app = RouteTable()
 
     def __init__(self, front: Front) -> None:
         self.front = front

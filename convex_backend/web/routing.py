@@ -10,7 +10,6 @@ Source: ``http_api.md`` sections 2.1 to 2.4.
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import secrets
@@ -21,7 +20,6 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 import orjson
-from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -39,6 +37,7 @@ from convex_backend.web.credentials import check_is_admin, identity_of_body, ide
 from convex_backend.web.errors import error_body, status_of
 from convex_backend.web.limits import body_cap
 from convex_backend.web.metrics import RequestMetrics
+from convex_backend.web.route_table import RouteTable
 
 _JSON: Final = b"application/json"
 _BAD_SHAPE: Final = "Failed to deserialize the JSON body into the target type: "
@@ -154,7 +153,7 @@ class _Route:
 
 
 def api_route(
-    app: Klein,
+    table: RouteTable,
     path: str,
     *,
     method: str = "POST",
@@ -186,9 +185,8 @@ def api_route(
             work.addBoth(_ended, front, request, work, timer)
             return work
 
-        endpoint.__name__ = own_name
         methods = [method, "HEAD"] if method == "GET" else [method]
-        app.route(path, methods=methods, strict_slashes=False)(functools.wraps(handler)(endpoint))
+        table.add(path, methods, own_name, endpoint)
         return handler
 
     return decorate

@@ -10,6 +10,7 @@ take it. Source: ``http_api.md`` sections 2.1, 2.4 and 3 to 5.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -114,6 +115,10 @@ class Root(Resource):
         request.postpath.insert(0, request.prepath.pop())
         return self._matched
 
+    def prepare(self) -> Iterator[None]:
+        """See :meth:`BackendSite.prepare`."""
+        return self._matched.prepare()
+
     def render(self, request: Any) -> Any:
         """See ``IResource``: the empty path."""
         return self._matched.render(request)
@@ -137,6 +142,10 @@ class BackendSite(Site):
 
     def log(self, request: Any) -> None:
         """No line for each request: metrics count them."""
+
+    def prepare(self) -> Iterator[None]:
+        """Make, item by item, the map of routes that the first request without a fixed route would else wait for."""
+        return self.resource.prepare() if isinstance(self.resource, Root) else iter(())
 
     async def idle(self) -> None:
         """Refuse new requests, answer long polls, and return when no request is under way."""

@@ -142,6 +142,17 @@ def test_fixed_routes_are_the_routes_of_the_map() -> None:
                 assert direct.body == mapped.body
 
 
+def test_a_request_finishes_the_map_that_is_being_made() -> None:
+    """The map is made a step at a time; whoever needs it earlier makes the rest, and then nothing is left to do."""
+    bench = Bench()
+    steps = bench.cloud.prepare()
+    for _ in range(4):
+        next(steps)
+    assert bench.ask("POST", "/api/nope", b"").status == 404
+    assert bench.ask("POST", "/api/query/", {"path": "a:b"}).status == 200
+    assert list(steps) == []
+
+
 @pytest.mark.parametrize(
     "head",
     [
