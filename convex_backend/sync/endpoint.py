@@ -2,6 +2,8 @@
 
 A leaf resource. It reads the version from the raw request target, so it may be mounted at either address, and a doubled leading slash
 (an npm address that ends with one) does no harm.
+
+Autobahn takes as long to load as all the rest of the server: it is loaded for the first socket, or before, when there is nothing else to do.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import cast
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import orjson
-from autobahn.twisted.resource import WebSocketResource
 from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
@@ -23,26 +25,47 @@ from zope.interface import implementer
 from convex_backend.errors import BadRequest, ConvexError, Overloaded
 from convex_backend.sync.clients import identify
 from convex_backend.sync.metrics import SyncMetrics
-from convex_backend.sync.protocol import MAX_MESSAGE_BYTES, SyncFactory
-from convex_backend.sync.worker import Application
+
+if TYPE_CHECKING:
+    from autobahn.twisted.resource import WebSocketResource
+
+    from convex_backend.sync.protocol import SyncFactory
+    from convex_backend.sync.worker import Application
 
 
 @implementer(IResource)
 class SyncResource:
     """Upgrades a request to the sync protocol, or says in JSON why not.
 
-    :ivar factory: all open sockets; :meth:`SyncFactory.close_all` ends them.
+    :param make_factory: called once, for the first socket.
     """
 
     isLeaf = True
 
-    def __init__(self, factory: SyncFactory) -> None:
-        self.factory = factory
-        self._upgrade = WebSocketResource(factory)
+    def __init__(self, make_factory: Callable[[], SyncFactory]) -> None:
+        self._make_factory = make_factory
+        self._closing = False
+
+    @cached_property
+    def factory(self) -> SyncFactory:
+        """All open sockets."""
+        return self._make_factory()
+
+    @cached_property
+    def _upgrade(self) -> WebSocketResource:
+        from autobahn.twisted.resource import WebSocketResource
+
+        return WebSocketResource(self.factory)
+
+    def prepare(self) -> None:
+        """Load what the first socket would else wait for."""
+        _ = self._upgrade
 
     async def close_all(self, code: int = 1001, timeout_seconds: float = 3.0) -> None:
         """See :meth:`SyncFactory.close_all`."""
-        await self.factory.close_all(code, timeout_seconds=timeout_seconds)
+        self._closing = True
+        if "factory" in self.__dict__:
+            await self.factory.close_all(code, timeout_seconds=timeout_seconds)
 
     def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
         """A leaf has no children."""
@@ -75,7 +98,7 @@ class SyncResource:
             raise BadRequest("WebSocketKeyHeaderMissing", "`Sec-WebSocket-Key` header missing")
         header = request.getHeader(b"convex-client")
         identify(request.uri.decode("latin-1"), None if header is None else header.decode("latin-1"))
-        if self.factory.closing:
+        if self._closing:
             raise Overloaded("ServerStopping", "The server is stopping. Try again later.")
 
 
@@ -102,22 +125,28 @@ def make_sync_resource(
     now_ns: Callable[[], int] = time.time_ns,
     random_bytes: Callable[[int], bytes] = os.urandom,
     compression: bool = False,
-    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    max_message_bytes: int | None = None,
 ) -> SyncResource:
     """The resource for both addresses; the service layer hands it to ``web/``.
 
     :param registry: where the metrics of this room are registered.
     :param now_ns: wall clock.
     :param compression: accept ``permessage-deflate`` from clients that offer it.
-    :param max_message_bytes: a client that sends a longer message is closed with 1009.
+    :param max_message_bytes: a client that sends a longer message is closed with 1009; by default the official server's limit.
     """
-    factory = SyncFactory(
-        application,
-        reactor,
-        SyncMetrics(registry),
-        now_ns=now_ns,
-        random_bytes=random_bytes,
-        compression=compression,
-        max_message_bytes=max_message_bytes,
-    )
-    return SyncResource(factory)
+    metrics = SyncMetrics(registry)
+
+    def make_factory() -> SyncFactory:
+        from convex_backend.sync.protocol import MAX_MESSAGE_BYTES, SyncFactory
+
+        return SyncFactory(
+            application,
+            reactor,
+            metrics,
+            now_ns=now_ns,
+            random_bytes=random_bytes,
+            compression=compression,
+            max_message_bytes=MAX_MESSAGE_BYTES if max_message_bytes is None else max_message_bytes,
+        )
+
+    return SyncResource(make_factory)
