@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,59 +57,62 @@ def test_a_wrong_admin_key_is_refused_at_once(chat: Server, chat_app: Path) -> N
     assert output.endswith("[exit 1]")
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[Path, Path]:
-    """An app and a server folder of the test's own."""
-    (tmp_path / "server").mkdir()
-    return make_app(tmp_path), tmp_path / "server"
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
+    """An app of this file's own, deployed to a server of its own; each test leaves the app as it was."""
+    app = make_app(tmp_path_factory.mktemp("own"))
+    with running(tmp_path_factory.mktemp("own_server")) as server:
+        _deploy(app, server)
+        yield app, server
 
 
-def test_a_failing_push_leaves_the_old_code_serving(own: tuple[Path, Path]) -> None:
-    """A module that throws at import, a syntax error and a contradicting schema are refused with their place; the old deployment serves on
+def _deploy(app: Path, server: Server, *options: str, check: bool = True) -> str:
+    """``convex deploy`` without the type check, which costs seconds and says nothing about the server."""
+    return convex(app, server, "deploy", "-y", "--typecheck", "disable", *options, check=check)
+
+
+def test_a_failing_push_leaves_the_old_code_serving(own: tuple[Path, Server]) -> None:
+    """A module that throws at import and a contradicting schema are refused with their place; the old deployment serves on
     (checklist 8, 10)."""
-    app, folder = own
-    with running(folder) as server:
-        convex(app, server, "deploy", "-y")
-        channel = server.value("mutation", "channels:create", {"name": "x"})
-        (app / "convex" / "broken.ts").write_text("export const x = 1;\nthrow new Error('bad luck');\n")
-        output = convex(app, server, "deploy", "-y", "--typecheck", "disable", check=False)
-        assert "Failed to analyze broken.js: Uncaught Error: bad luck" in output
-        assert output.endswith("[exit 1]")
-        (app / "convex" / "broken.ts").unlink()
-        schema = app / "convex" / "schema.ts"
-        good = schema.read_text()
-        schema.write_text(good.replace("topic: v.union(v.string(), v.null()),", "topic: v.string(),"))
-        output = convex(app, server, "deploy", "-y", "--typecheck", "disable", check=False)
-        assert "Schema validation failed" in output
-        assert f'Document with ID "{channel}" in table "channels" does not match the schema' in output
-        assert output.endswith("[exit 1]")
-        schema.write_text(good)
-        assert server.value("query", "channels:list")[0]["_id"] == channel
-        assert server.value("mutation", "channels:create", {"name": "y"}) != channel
-        convex(app, server, "deploy", "-y")
+    app, server = own
+    channel = server.value("mutation", "channels:create", {"name": "x"})
+    broken = app / "convex" / "broken.ts"
+    broken.write_text("export const x = 1;\nthrow new Error('bad luck');\n")
+    output = _deploy(app, server, check=False)
+    assert "Failed to analyze broken.js: Uncaught Error: bad luck" in output
+    assert output.endswith("[exit 1]")
+    broken.unlink()
+    schema = app / "convex" / "schema.ts"
+    good = schema.read_text()
+    schema.write_text(good.replace("topic: v.union(v.string(), v.null()),", "topic: v.string(),"))
+    output = _deploy(app, server, check=False)
+    schema.write_text(good)
+    assert "Schema validation failed" in output
+    assert f'Document with ID "{channel}" in table "channels" does not match the schema' in output
+    assert output.endswith("[exit 1]")
+    assert server.value("query", "channels:list")[0]["_id"] == channel
+    assert server.value("mutation", "channels:create", {"name": "y"}) != channel
 
 
-def test_dry_run_shows_the_index_diff_and_changes_nothing(own: tuple[Path, Path]) -> None:
-    """``deploy --dry-run`` prints added indexes and leaves the deployment as it was (checklist 13)."""
-    app, folder = own
-    with running(folder) as server:
-        convex(app, server, "deploy", "-y")
-        schema = app / "convex" / "schema.ts"
-        schema.write_text(schema.read_text().replace('.index("by_author", ["author"])', '.index("by_body", ["body"])'))
-        output = convex(app, server, "deploy", "-y", "--dry-run")
+def test_dry_run_shows_the_index_diff_and_changes_nothing(own: tuple[Path, Server]) -> None:
+    """``deploy --dry-run`` prints added and removed indexes and leaves the deployment as it was (checklist 13)."""
+    app, server = own
+    schema = app / "convex" / "schema.ts"
+    good = schema.read_text()
+    schema.write_text(good.replace('.index("by_author", ["author"])', '.index("by_body", ["body"])'))
+    first = _deploy(app, server, "--dry-run")
+    second = _deploy(app, server, "--dry-run")
+    schema.write_text(good)
+    for output in (first, second):
         assert "by_body" in output
         assert "by_author" in output
-        again = convex(app, server, "deploy", "-y")
-        assert "by_body" in again
 
 
-def test_a_push_survives_a_restart(own: tuple[Path, Path]) -> None:
+def test_a_push_survives_a_restart(own: tuple[Path, Server]) -> None:
     """After a stop and a start the pushed functions and the data are there, without a new push."""
-    app, folder = own
-    with running(folder) as server:
-        convex(app, server, "dev", "--once")
-        channel = server.value("mutation", "channels:create", {"name": "kept"})
-        assert server.stop() == -15 or server.process is not None
-        server.start()
-        assert [c["_id"] for c in server.value("query", "channels:list")] == [channel]
-        assert server.value("mutation", "channels:create", {"name": "kept"}) == channel
+    _, server = own
+    channel = server.value("mutation", "channels:create", {"name": "kept"})
+    assert server.stop() == -signal.SIGTERM
+    server.start()
+    assert channel in [c["_id"] for c in server.value("query", "channels:list")]
+    assert server.value("mutation", "channels:create", {"name": "kept"}) == channel
