@@ -37,8 +37,9 @@ from convex_backend.errors import ConvexError, ServerFault, Transient
 
 #: Results that depend on the clock are given to newcomers for this long (``runtime.md`` section 10).
 TIME_DEPENDENT_SECONDS = 17.0
-#: Runs of rounds under way at once, beside one-shot queries; the runner pool has a queue of its own.
-PARALLEL_RUNS = 16
+#: Runs of rounds under way at once, beside one-shot queries. Two for each child keep it busy while Python serves the other one; more
+#: would only stand in its queue, where the start of a mutation then waits behind them.
+PARALLEL_RUNS = 4
 #: Rounds under way at once.
 PARALLEL_ROUNDS = 2
 #: Clients told of new results in one turn of the reactor, so that a broadcast does not hold up everything else.
@@ -383,16 +384,24 @@ class LiveQueries:
     """All shared queries of the deployment.
 
     :param reactor: timers; every delayed call is cancelled by :meth:`stop`.
+    :param parallel_runs: runs of rounds under way at once.
     """
 
     _log = Logger()
 
     def __init__(
-        self, evaluator: QueryEvaluator, database: Database, reactor: IReactorTime, registry: CollectorRegistry
+        self,
+        evaluator: QueryEvaluator,
+        database: Database,
+        reactor: IReactorTime,
+        registry: CollectorRegistry,
+        *,
+        parallel_runs: int = PARALLEL_RUNS,
     ) -> None:
         self.evaluator = evaluator
         self.database = database
         self._reactor = reactor
+        self._parallel_runs = parallel_runs
         self._bases: dict[QueryKey, Base] = {}
         self._idle: OrderedDict[SharedQuery, int] = OrderedDict()
         self._idle_bytes = 0
@@ -583,7 +592,7 @@ class LiveQueries:
         self._run_queued()
 
     def _run_queued(self) -> None:
-        while self._queue and self._runs < PARALLEL_RUNS:
+        while self._queue and self._runs < self._parallel_runs:
             entry, of_round = self._queue.popleft()
             if entry.slots or len(entry.waiters):
                 self._reruns.inc()

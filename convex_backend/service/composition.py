@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
 
 from convex_backend.application.application import Application
 from convex_backend.application.deploy import Deploy
@@ -20,7 +23,7 @@ from convex_backend.application.system_functions import SystemFunctions
 from convex_backend.functions.context import CallServices, DeploymentInfo
 from convex_backend.functions.syscalls import full_table
 from convex_backend.service.backend import Deployment
-from convex_backend.sync.endpoint import SyncResource, make_sync_resource
+from convex_backend.sync.endpoint import SyncResource, make_sync_resource, native_validation
 from convex_backend.web.site import BackendSite, make_site
 from convex_backend.web.site_port import make_site_port
 
@@ -29,10 +32,25 @@ if TYPE_CHECKING:
 
 _SOCKETS_SECONDS = 2.5
 _CURSOR = "cursor"
+# What the sync socket is made of, in pieces of similar weight, from the bottom up.
+_SOCKET_MODULES = (
+    "pycparser.c_lexer",
+    "cffi.cparser",
+    "autobahn.util",
+    "autobahn.wamp.message",
+    "autobahn.websocket",
+    "autobahn.nvx",
+    "autobahn.websocket.protocol",
+    "autobahn.twisted.websocket",
+    "convex_backend.sync.messages",
+    "convex_backend.sync.protocol",
+)
 
 
 class WebFront:
     """HTTP and the sync socket on the main port, HTTP actions on the other. See ``backend.Front``."""
+
+    _log = Logger()
 
     def __init__(self, application: Application, directory: Directory, sync: SyncResource, cloud: BackendSite) -> None:
         self._application = application
@@ -61,6 +79,24 @@ class WebFront:
         """See ``backend.Front``: everything that is pending now has become durable."""
         committer = self._application.services.database.committer
         await committer.wait_durable(committer.pending_ts)
+
+    def load_ahead(self) -> Iterator[None]:
+        """See ``backend.Front``."""
+        for name in _SOCKET_MODULES:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                # Autobahn does without its native part, and then without what that needs.
+                self._log.debug("{name} is not there to be loaded", name=name)
+            yield
+        self._sync.prepare()
+        if not native_validation():
+            self._log.warn(
+                "Autobahn runs without its native code (NVX): messages of live sockets cost several times more. "
+                "Install autobahn with a C compiler at hand, and leave AUTOBAHN_USE_NVX unset"
+            )
+        yield
+        yield from self.cloud.prepare()
 
 
 async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
@@ -120,7 +156,9 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     )
     environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
     queries = QueryRuns(services, sealer)
-    live = LiveQueries(queries, LiveDatabase(services), reactor, registry)
+    live = LiveQueries(
+        queries, LiveDatabase(services), reactor, registry, parallel_runs=2 * machinery.configuration.runners
+    )
     application = Application(services, deployment.keys, live, queries, deploy, environment)
     sync = make_sync_resource(application, reactor, registry)
     return WebFront(application, directory, sync, make_site(application, sync, registry, reactor))
