@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -38,6 +38,7 @@ from convex_backend.service import banner
 from convex_backend.service.configuration import DEFAULT_INSTANCE_NAME, DEFAULT_LOCAL_STORAGE, BadOption, Configuration
 from convex_backend.service.endpoints import CannotListen, EndpointListener, Listener, reserve
 from convex_backend.service.instance import BadCredentials, Instance, prepare_instance
+from convex_backend.service.preload import Preload
 from convex_backend.service.sequence import Part, SequencedService
 from convex_backend.service.systemd import Notifier, Watchdog, watchdog_interval_seconds
 
@@ -75,6 +76,9 @@ class Front(Protocol):
 
     async def alive(self) -> None:
         """Return when the committer has answered."""
+
+    def load_ahead(self) -> Iterator[None]:
+        """Load what no answer has needed so far, a step of a few milliseconds for each item."""
 
 
 class Engine(Protocol):
@@ -124,6 +128,7 @@ class BackendService(SequencedService):
         self._die = die or _die_by
         self._notifier = Notifier(self._environment)
         self._watchdog: Watchdog | None = None
+        self._preload: Preload | None = None
         self._listeners: list[Listener] = []
         self._ports: list[IListeningPort] = []
         self._instance: Instance | None = None
@@ -221,6 +226,8 @@ class BackendService(SequencedService):
         # What has been loaded until now stays: full collections would stop everything for 80 ms just to look at it again.
         gc.freeze()
         gc.enable()
+        self._preload = Preload(self._reactor, self._front.load_ahead(), gc.freeze)
+        self._preload.start()
         interval = watchdog_interval_seconds(self._environment, os.getpid())
         if interval is not None:
             self._watchdog = Watchdog(self._reactor, self._notifier, interval, self._front.alive)
@@ -242,6 +249,8 @@ class BackendService(SequencedService):
 
     async def _withdraw(self) -> None:
         self._notifier.notify("STOPPING=1")
+        if self._preload is not None:
+            self._preload.stop()
         if self._watchdog is not None:
             self._watchdog.stop()
 

@@ -10,7 +10,6 @@ import os
 import socket
 from typing import Any, Protocol
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from convex_backend.service.configuration import BadOption
@@ -99,6 +98,9 @@ class EndpointListener:
     port: int | None = None
 
     def __init__(self, reactor: Any, option: str, endpoint: str) -> None:
+        # A large module, and few servers listen on an endpoint string.
+        from twisted.internet.endpoints import serverFromString
+
         self._string = endpoint
         try:
             self._endpoint = serverFromString(reactor, endpoint)

@@ -117,6 +117,13 @@ def _refuse(request: Request, error: ConvexError) -> bytes:
     return orjson.dumps({"code": error.code, "message": error.message})
 
 
+def native_validation() -> bool:
+    """Whether Autobahn checks and unmasks messages with its native code (E1). Loads Autobahn."""
+    from autobahn.websocket import USES_NVX
+
+    return bool(USES_NVX)
+
+
 def make_sync_resource(
     application: Application,
     reactor: IReactorTime,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ class FakeFront:
 
     async def alive(self) -> None:
         """Always."""
+
+    def load_ahead(self) -> Iterator[None]:
+        """Nothing, but the test hears that it was asked for."""
+        say("loading ahead")
+        yield
 
 
 class FakeEngine:
