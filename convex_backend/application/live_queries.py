@@ -707,7 +707,7 @@ class LiveQueries:
     def _rekey_by_journal(self, entry: SharedQuery, evaluation: Evaluation) -> None:
         """An entry that ran without a journal moves under the one that came out; a newcomer without one makes its own first run."""
         journal = evaluation.journal
-        if journal is None or entry.key[3] is not None:
+        if journal is None or entry.key[3] is not None or not entry.registered:
             return
         base = self._bases.get(entry.key)
         name = entry.identity.key if base is not None and base.observes_identity else None

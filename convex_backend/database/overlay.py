@@ -25,17 +25,19 @@ from sortedcontainers import SortedList
 from convex_backend.database.reads import Point
 from convex_backend.database.write_log import CommitEvent, DocumentChange
 
-Version = tuple[int, int, bytes | None]
-"""(valid from this commit, timestamp of the document version, stored JSON or ``None`` = no entry)."""
+Version = tuple[int, int, bytes | None, bytes]
+"""(valid from this commit, timestamp of the document version, stored JSON or ``None`` = no entry, the document's id)."""
 
 
 class Chain:
-    """The versions of one index entry, oldest first; the first is the base, whose start is 0."""
+    """The versions of one index entry, oldest first; the first is the base, whose start is 0.
 
-    __slots__ = ("fresh", "id", "versions")
+    The key of a unique system index may pass from one document to another: each version knows whose it is.
+    """
 
-    def __init__(self, id: bytes, base: Version, version: Version) -> None:
-        self.id = id
+    __slots__ = ("fresh", "versions")
+
+    def __init__(self, base: Version, version: Version) -> None:
         self.versions: list[Version] = [base, version]
         self.fresh = True
 
@@ -100,23 +102,23 @@ class Overlay:
 
     def _append_change(self, ts: int, change: DocumentChange) -> None:
         document, new_json = change.id, change.new_json
-        old: Version = (0, change.old_ts or 0, change.old_json)
-        nothing: Version = (0, 0, None)
-        new: Version = (ts, ts, new_json)
-        self._put(-change.tablet, document, document, old, new)
+        old: Version = (0, change.old_ts or 0, change.old_json, document)
+        nothing: Version = (0, 0, None, document)
+        new: Version = (ts, ts, new_json, document)
+        self._put(-change.tablet, document, old, new)
         for index, old_key, new_key in change.index_changes:
             if old_key is not None:
-                self._put(index, old_key, document, old, new if new_key == old_key else (ts, ts, None))
+                self._put(index, old_key, old, new if new_key == old_key else (ts, ts, None, document))
             if new_key is not None and new_key != old_key:
-                self._put(index, new_key, document, nothing, new)
+                self._put(index, new_key, nothing, new)
 
-    def _put(self, index: int, key: bytes, id: bytes, base: Version, version: Version) -> None:
+    def _put(self, index: int, key: bytes, base: Version, version: Version) -> None:
         entries = self.indexes.get(index)
         if entries is None:
             entries = self.indexes[index] = IndexOverlay()
         chain = entries.chains.get(key)
         if chain is None:
-            entries.chains[key] = Chain(id, base, version)
+            entries.chains[key] = Chain(base, version)
             insort(entries.fresh, key)
             self.size += 1
             return
@@ -185,5 +187,5 @@ class Overlay:
         while keep + 1 < len(versions) and versions[keep + 1][0] <= floor_ts:
             keep += 1
         if keep:
-            _, doc_ts, json = versions[keep]
-            versions[: keep + 1] = ((0, doc_ts, json),)
+            _, doc_ts, json, document = versions[keep]
+            versions[: keep + 1] = ((0, doc_ts, json, document),)

@@ -61,7 +61,7 @@ class Snapshot:
         if entries is not None:
             chain = entries.chains.get(id)
             if chain is not None:
-                _, doc_ts, json = chain.at(self.ts)
+                _, doc_ts, json, _ = chain.at(self.ts)
                 return None if json is None else Row(id, id, doc_ts, json)
         row: Row | None = self._persistence.get(tablet, id)
         return row
@@ -203,10 +203,9 @@ class Snapshot:
     ) -> Iterator[Row]:
         ts, chains = self.ts, entries.chains
         for key in entries.keys(lower, upper, reverse, pinned):
-            chain = chains[key]
-            _, doc_ts, json = chain.at(ts)
+            _, doc_ts, json, document = chains[key].at(ts)
             if json is not None:
-                yield Row(key, chain.id, doc_ts, json)
+                yield Row(key, document, doc_ts, json)
 
 
 class SnapshotManager:

@@ -37,6 +37,10 @@ class Write:
     keys: Keys
 
 
+def _is_kept(write: Write) -> bool:
+    return write.json is not None
+
+
 class WriteSet:
     """The writes of one transaction. Mutable."""
 
@@ -111,10 +115,13 @@ class WriteSet:
             self._changed(tablet, current, previous)
 
     def changes(self) -> tuple[DocumentChange, ...]:
-        """What to commit, in a fixed order; documents that came and went inside the transaction are left out."""
+        """What to commit, in a fixed order; documents that came and went inside the transaction are left out.
+
+        Deletions come first within a tablet, because the key of a unique index may pass from a deleted document to another one.
+        """
         changes = []
         for writes in self.tablets.values():
-            for write in writes.values():
+            for write in sorted(writes.values(), key=_is_kept):
                 if write.old_json is None and write.json is None:
                     continue
                 old_keys, keys = write.old_keys, write.keys if write.json is not None else _NO_KEYS

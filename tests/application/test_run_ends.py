@@ -225,3 +225,26 @@ def test_a_second_paginated_query_of_one_function_is_refused() -> None:
     evaluation = run(world.live.query(key, ANONYMOUS)).evaluation
     assert evaluation.error is not None
     assert "ran multiple paginated queries" in evaluation.error.message
+
+
+def test_rows_that_a_nested_query_left_are_not_read() -> None:
+    """What a nested query fetched ahead and did not take does not count as read when the snapshot moves; its stream ends with it."""
+
+    async def first(function: Function, args: Any) -> Any:
+        query = {"source": {"type": "FullTableScan", "tableName": "notes", "order": None}, "operators": []}
+        function.host.open_query(0, orjson.dumps({"query": query}))
+        reply = await function.host.syscall("1.0/queryStreamNext", b'{"queryId":0}', None)
+        return reply.meta["rows"]
+
+    async def outer(function: Function, args: Any) -> Any:
+        rows = await function.call("1.0/runUdf", udfType="query", name="notes:first", args={})
+        transaction = function.host.documents
+        return [rows, len(transaction._streams)]  # type: ignore[attr-defined]
+
+    world = World()
+    world.define("notes:add", "mutation", add)
+    world.define("notes:first", "query", first)
+    world.define("notes:outer", "mutation", outer)
+    for _ in range(3):
+        ok(start(world, "notes:add"))
+    assert ok(start(world, "notes:outer")).value == b"[3, 0]"

@@ -167,6 +167,9 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     try:
         outcome = await context.link.run_nested(spec, child)
     finally:
+        # Rows that it fetched ahead and did not take are nobody's: a moving snapshot need not keep them.
+        for query in child.queries.values():
+            documents.close_stream(query.stream)
         documents.component, documents.paginated = component, paginated
         documents.journal_end_cursor = journal_end_cursor
         documents.counters.limits = ceilings
