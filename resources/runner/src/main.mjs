@@ -172,7 +172,9 @@ class Runner {
   }
 }
 
-process.on("SIGINT", () => {}); // the terminal's Ctrl-C reaches the whole process group; the parent decides when a child ends
+// Both reach the whole process group: SIGINT from a terminal, SIGTERM from `timeout` and systemd. Calls that run must end well; the parent
+// decides when a child ends, by the end of the socket.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => {});
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });
 const runner = new Runner(socket);
