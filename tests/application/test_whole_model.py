@@ -7,6 +7,7 @@ answered or shown must be what that history says.
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import attrs
 import orjson
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from convex_backend.application import live_queries
 from convex_backend.application.types import ANONYMOUS, CallResult, Identity, MutationKey, QuerySpec
 from convex_backend.database.catalog import ENABLED
 from convex_backend.database.tables import add_index, create_table, set_index_state
@@ -318,6 +320,12 @@ STEPS = (
 
 
 def play(data: st.DataObject, steps: int) -> None:
+    """:func:`walk`, with clients that are evaluated privately at once or late."""
+    with patch.object(live_queries, "PRIVATE_AFTER", data.draw(st.sampled_from([0, live_queries.PRIVATE_AFTER]))):
+        walk(data, steps)
+
+
+def walk(data: st.DataObject, steps: int) -> None:
     """Take random steps, let everything end, and check the whole history."""
     model = Model()
     world = model.world
