@@ -13,6 +13,7 @@ from convex_backend.application.push_store import StoredModule
 from convex_backend.application.types import ANONYMOUS, CallResult, QuerySpec
 from convex_backend.database.system_tables import MODULES
 from convex_backend.deferreds import from_coroutine
+from convex_backend.errors import BadRequest
 from convex_backend.functions.outcome import system_failure
 from tests.application.support import CALLER, Function, World
 from tests.application.test_run_mutation import KEY, add, ok, start
@@ -248,3 +249,28 @@ def test_rows_that_a_nested_query_left_are_not_read() -> None:
     for _ in range(3):
         ok(start(world, "notes:add"))
     assert ok(start(world, "notes:outer")).value == b"[3, 0]"
+
+
+def test_an_error_of_a_system_mutation_waits_for_what_it_read() -> None:
+    """Like a user's mutation: an error that tells of pending data is not answered before that is durable."""
+
+    class Failing:
+        async def run_mutation(self, transaction: Any, *_: Any) -> Any:
+            rows = await transaction.count("notes")
+            raise BadRequest("No", f"{rows} notes")
+
+    world = World()
+    object.__setattr__(world.services, "system_functions", Failing())
+    world.define("notes:add", "mutation", add)
+    gate: Deferred[None] = Deferred()
+    world.persistence.before_write = lambda _: gate
+    start(world, "notes:add")
+    results = start(world, "_system/frontend/any")
+    assert results == []
+    world.persistence.before_write = None
+    gate.errback(OSError("disk"))
+    [result] = results
+    assert isinstance(result, CallResult)
+    assert result.error is not None
+    assert result.error.message == "0 notes"
+    assert world.db.committer.snapshots.open_count == 0
