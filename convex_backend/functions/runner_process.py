@@ -5,6 +5,7 @@
     parent                                   child (node)
     AF_UNIX socket  <== frames (frames.py) ==> fd 3
     announce file   <-- pread / pwrite ------> fd 4   24 bytes LE: call u64, entry u64, start u64 (monotonic ns)
+                    <-- lines ------------------- fd 4   behind that, once: what the launcher could do (guards.py)
     log             <-- lines ---------------- fd 1, 2
 """
 
@@ -14,7 +15,7 @@ import importlib.util
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from convex_backend.errors import ServerFault
-from convex_backend.functions import frames, proc_stat
+from convex_backend.functions import frames, guards, proc_stat
 from convex_backend.functions.frames import Frame, FrameDecoder, FrameError
 
 ANNOUNCE = Struct("<QQQ")
@@ -118,11 +119,12 @@ class Child(Protocol):
 
 @attrs.frozen(slots=True)
 class RunnerCommand:
-    """The command line of a child. ``main`` is the script; ``flags`` stand before it."""
+    """The command line of a child. ``main`` is the script; ``flags`` stand before it; ``network``: may it open connections?"""
 
     node: str
     main: str
     flags: tuple[str, ...]
+    network: bool = False
 
     @property
     def argv(self) -> list[str]:
@@ -144,13 +146,14 @@ def find_node() -> str:
 
 
 def runner_command(
-    dist: Path, *, memory_megabytes: int, analysis: bool = False, node: str | None = None
+    dist: Path, *, memory_megabytes: int, analysis: bool = False, network: bool = False, node: str | None = None
 ) -> RunnerCommand:
     """The command that runs the bundled runner.
 
     :param dist: directory of the built runner; the only one it may read.
     :param memory_megabytes: old-generation heap of the whole child.
     :param analysis: with the module API that push-time analysis needs.
+    :param network: whether it may open connections: for actions only.
     :raises ServerFault: the bundle or node is missing.
     """
     main = dist / "main.mjs"
@@ -159,14 +162,16 @@ def runner_command(
     flags = [
         "--permission",
         f"--allow-fs-read={dist}",
-        "--max-semi-space-size=4",
+        # The child itself collects contexts before they fill the young generation (resources/runner/src/memory.mjs).
+        "--min-semi-space-size=16",
+        "--max-semi-space-size=16",
         f"--max-old-space-size={memory_megabytes}",
         "--no-warnings",
         "--disallow-code-generation-from-strings",
     ]
     if analysis:
         flags.append("--experimental-vm-modules")
-    return RunnerCommand(node or find_node(), str(main), tuple(flags))
+    return RunnerCommand(node or find_node(), str(main), tuple(flags), network)
 
 
 class _Socket(StreamProtocol):
@@ -224,14 +229,20 @@ class RunnerProcess:
     """One node child. See :class:`Child` for the methods the pool uses.
 
     :param reactor: spawns, adopts the socket, keeps time.
-    :param analysis: only for the log.
+    :param guarded: told what holds the child, once it runs.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, command: RunnerCommand) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        command: RunnerCommand,
+        guarded: Callable[[guards.GuardReport], None] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._command = command
+        self._guarded = guarded
         self._output = _Output(self)
         self._socket: _Socket | None = None
         self._process: Any = None
@@ -257,11 +268,12 @@ class RunnerProcess:
         try:
             ours.setblocking(False)
             self._announce_fd = _announce_file()
+            argv = guards.launch(self._command.argv, network=self._command.network)
             self._process = self._reactor.spawnProcess(
                 self._output,
-                self._command.node,
-                self._command.argv,
-                env={"TZ": "UTC"},
+                argv[0],
+                argv,
+                env=guards.launch_environment(),
                 childFDs={0: null, 1: "r", 2: "r", 3: theirs.fileno(), 4: self._announce_fd},
             )
             self.pid = self._process.pid
@@ -327,6 +339,8 @@ class RunnerProcess:
             self.kill(f"the runner speaks protocol {version}, this server {frames.PROTOCOL_VERSION}")
             return
         self._greeted = True
+        if self._guarded is not None:
+            self._guarded(guards.read_report(self._announce_fd, ANNOUNCE.size, network=self._command.network))
         assert self._listener is not None
         self._listener.child_ready(self)
 

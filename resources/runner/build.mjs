@@ -134,7 +134,7 @@ const bridgeParts = [
 
 function bridge() {
   const parts = bridgeParts.map((name) => readFileSync(join(source, "bridge", `${name}.js`), "utf8"));
-  return `(function bridge(hostContextGet, hostContextSet, groups, groupOf) {\n"use strict";\n${parts.join("\n")}})\n`;
+  return `(function bridge(hostContextGet, hostContextSet, groups, lazyNames, jsSyscallNames) {\n"use strict";\n${parts.join("\n")}})\n`;
 }
 
 function output(name, text) {

@@ -49,7 +49,7 @@ function transformed({ files, root }) {
   for (const [path, text] of Object.entries(files)) store.add(path, path, text);
   try {
     const plan = store.plan(root, Object.fromEntries(Object.keys(files).map((path) => [path, path])));
-    const bridge = vm.runInContext(readFileSync(join(runner, "dist", "bridge.js"), "utf8"), inside)(() => 0, () => {}, {}, {});
+    const bridge = vm.runInContext(readFileSync(join(runner, "dist", "bridge.js"), "utf8"), inside)(() => 0, () => {}, {}, [], []);
     bridge.begin("analysis", "at import time", 0, "00".repeat(32), 0, "", "{}", "run", "{}");
     for (const { script } of plan.modules) bridge.addFactory(script.runInContext(inside));
     bridge.importModules(plan.program.runInContext(inside));

@@ -7,6 +7,7 @@ import vm from "node:vm";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const AHEAD = 6;
+const AHEAD_WHEN_IDLE = 2;
 const MAX_KEPT = 8;
 const MAX_USES = 1000;
 const MAX_KEPT_KEYS = 1000;
@@ -22,23 +23,26 @@ const drainScript = new vm.Script("0", { filename: "runner:drain" });
 
 function loadScripts() {
   const manifest = JSON.parse(readFileSync(join(here, "globals.json"), "utf8"));
-  const groupOf = {};
-  const jsSyscalls = [];
+  const lazyNames = []; // global, its group, … : flat, because array literals of strings cost a new context next to nothing
+  const jsSyscallNames = [];
   const texts = [];
   for (const [group, { file, globals = [], jsSyscalls: handled = [] }] of Object.entries(manifest.groups)) {
     texts.push(`${JSON.stringify(group)}:${readFileSync(join(here, file), "utf8").trim()}`);
-    for (const name of globals) groupOf[name] = group;
-    for (const name of handled) jsSyscalls.push([name, group]);
+    for (const name of globals) lazyNames.push(name, group);
+    for (const name of handled) jsSyscallNames.push(name, group);
   }
   return {
     bridge: new vm.Script(readFileSync(join(here, "bridge.js"), "utf8"), { filename: "runner:bridge" }),
     groups: new vm.Script(`({__proto__:null,${texts.join(",\n")}})`, { filename: "runner:globals" }),
-    groupOf: new vm.Script(`(${JSON.stringify(groupOf)})`, { filename: "runner:names" }),
-    jsSyscalls,
+    lazyNames: new vm.Script(JSON.stringify(lazyNames), { filename: "runner:names" }),
+    jsSyscallNames: new vm.Script(JSON.stringify(jsSyscallNames), { filename: "runner:syscalls" }),
   };
 }
 
 /** One context and the bridge inside it. The host calls the bridge's functions with primitives only. */
+/** Contexts made by this process so far. */
+export let contextsMade = 0;
+
 export class Context {
   #context;
   uses = 0;
@@ -46,13 +50,13 @@ export class Context {
   keys = [];
 
   constructor(scripts) {
+    contextsMade++;
     this.#context = vm.createContext(vm.constants.DONT_CONTEXTIFY, {
       microtaskMode: "afterEvaluate",
       codeGeneration: { strings: false, wasm: true },
     });
     const make = scripts.bridge.runInContext(this.#context);
-    this.bridge = make(contextGet, contextSet, scripts.groups.runInContext(this.#context), scripts.groupOf.runInContext(this.#context));
-    for (const [name, group] of scripts.jsSyscalls) this.bridge.setJsSyscallGroup(name, group);
+    this.bridge = make(contextGet, contextSet, this.run(scripts.groups), this.run(scripts.lazyNames), this.run(scripts.jsSyscallNames));
   }
 
   /** Evaluates a script; returns an object of the context that must only be handed back into it. */
@@ -73,9 +77,11 @@ export class Context {
 export class ContextPool {
   #scripts = loadScripts();
   #ready = [];
+  #ahead = AHEAD_WHEN_IDLE;
   #kept = []; // {key, hashes, context} of modules that allow reuse; the last was used last
 
   take() {
+    if (this.#ready.length === 0) this.#ahead = AHEAD; // calls come faster than one by one
     return this.#ready.pop() ?? new Context(this.#scripts);
   }
 
@@ -106,10 +112,16 @@ export class ContextPool {
     this.#kept = this.#kept.filter((one) => !one.hashes.some((hash) => forgotten.has(hash)));
   }
 
+  /** Gives up contexts that were built ahead for more calls than an idle child expects. */
+  shrink() {
+    this.#ready.length = Math.min(this.#ready.length, AHEAD_WHEN_IDLE);
+    this.#ahead = AHEAD_WHEN_IDLE;
+  }
+
   /** Builds one context if fewer than wanted are ready. @returns {boolean} whether more are wanted */
   fill() {
-    if (this.#ready.length >= AHEAD) return false;
+    if (this.#ready.length >= this.#ahead) return false;
     this.#ready.push(new Context(this.#scripts));
-    return this.#ready.length < AHEAD;
+    return this.#ready.length < this.#ahead;
   }
 }

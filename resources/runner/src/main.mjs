@@ -5,11 +5,13 @@ import { Analysis } from "./analyze.mjs";
 import { ContextPool } from "./contexts.mjs";
 import * as frames from "./frames.mjs";
 import { harden } from "./harden.mjs";
+import { collectContexts, releaseMemory } from "./memory.mjs";
 import { ModuleStore } from "./modules.mjs";
 import { Run } from "./run.mjs";
 import { resolveSpecifier } from "./specifiers.mjs";
 
 const ANNOUNCE_FD = 4;
+const QUIET_MS = 2000;
 
 class Runner {
   modules = new ModuleStore();
@@ -22,6 +24,7 @@ class Runner {
   #entered = null; // the run of the last entry, until `after`
   #pumping = false;
   #filling = false;
+  #quiet = null; // timer that releases memory
   #out = [];
   #announced = false;
   #announcement = Buffer.alloc(24);
@@ -116,6 +119,7 @@ class Runner {
       this.#entered = null;
       last.after();
     }
+    collectContexts();
     let entered = false;
     while (!entered && this.#ready.length > 0) {
       const run = this.#ready.shift();
@@ -168,8 +172,24 @@ class Runner {
       this.#filling = false;
       if (this.#pumping) return;
       if (this.contexts.fill()) this.#fillSoon();
+      else this.#releaseLater();
     });
   }
+
+  /** After a while without work. The timer is pushed back by work, not replaced: this is on the path of every call. */
+  #releaseLater() {
+    if (this.#quiet === null) this.#quiet = setTimeout(this.#release, QUIET_MS);
+    else this.#quiet.refresh();
+  }
+
+  #release = () => {
+    if (this.#runs.size > 0 || this.#pumping) {
+      this.#quiet.refresh();
+      return;
+    }
+    this.contexts.shrink();
+    releaseMemory();
+  };
 }
 
 // Both reach the whole process group: SIGINT from a terminal, SIGTERM from `timeout` and systemd. Calls that run must end well; the parent

@@ -80,15 +80,12 @@ return freeze({
     endCallbacks.count = 0;
     return true;
   },
-  setJsSyscallGroup(name, group) {
-    groupOfJsSyscall[name] = group;
-  },
   setTables(text) {
     tablesText = text;
     tables = null;
   },
   addMap(script, table, sources) {
-    apply(mapSet, maps, [script, { __proto__: null, table, sources: parseJson(sources) }]);
+    apply(mapSet, maps, [script, { __proto__: null, table, sourcesText: sources, sources: null }]);
   },
   addFactory(factory) {
     factories[factoryCount++] = factory;

@@ -55,12 +55,9 @@ const api = freeze({
   },
 });
 
-for (const name in groupOf) {
-  const group = groupOf[name];
-  defineProperty(global, name, {
-    __proto__: null,
-    configurable: true,
-    enumerable: false,
+const lazyDescriptor = { __proto__: null, get: undefined, set: undefined, enumerable: false, configurable: true };
+function defineLazily(name, group) {
+  const accessors = {
     get() {
       const made = use(group)[name];
       hidden(global, name, made);
@@ -69,5 +66,9 @@ for (const name in groupOf) {
     set(replacement) {
       hidden(global, name, replacement);
     },
-  });
+  };
+  lazyDescriptor.get = accessors.get;
+  lazyDescriptor.set = accessors.set;
+  defineProperty(global, name, lazyDescriptor);
 }
+for (let i = 0; i < lazyNames.length; i += 2) defineLazily(lazyNames[i], lazyNames[i + 1]);

@@ -39,8 +39,12 @@ const regExpExec = RegExp.prototype.exec;
 const global = globalThis;
 
 const has = (text, part) => apply(indexOf, text, [part]) >= 0;
+// One descriptor for all: objects without a prototype are slow to make, and this is done for every global of every context.
+const hiddenDescriptor = { __proto__: null, value: undefined, writable: true, enumerable: false, configurable: true };
 const hidden = (target, name, value) => {
-  defineProperty(target, name, { __proto__: null, value, writable: true, enumerable: false, configurable: true });
+  hiddenDescriptor.value = value;
+  defineProperty(target, name, hiddenDescriptor);
+  hiddenDescriptor.value = undefined;
 };
 
 // A host function that runs out of stack throws an error of the host's realm: it must not get past here.

@@ -12,6 +12,7 @@ function jsSyscall(name, args) {
   return handler(args);
 }
 const groupOfJsSyscall = create(null);
+for (let i = 0; i < jsSyscallNames.length; i += 2) groupOfJsSyscall[jsSyscallNames[i]] = jsSyscallNames[i + 1];
 hidden(global, "Convex", { syscall, asyncSyscall, jsSyscall });
 hidden(global, "self", global);
 
