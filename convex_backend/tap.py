@@ -81,7 +81,20 @@ def makeService(options: Options) -> IService:
     from convex_backend.errors import ConvexError
     from convex_backend.service.backend import make_backend
 
+    observer = None
+    if _logs_to_console(options):
+        from convex_backend.service.logging import ConsoleObserver, from_level
+
+        observer = ConsoleObserver(sys.stdout, from_level(options.configuration.log_level))
     try:
-        return make_backend(options.configuration, reactor)
+        return make_backend(options.configuration, reactor, observer)
     except (configuration.BadOption, ConvexError) as error:
         configuration.fail(str(error))
+
+
+def _logs_to_console(options: Options) -> bool:
+    """Whether twistd would write its own kind of log to the terminal: nothing else was asked for."""
+    twistd = getattr(options, "parent", None)
+    if not twistd or not twistd.get("nodaemon"):
+        return False
+    return twistd.get("logfile") in (None, "", "-") and not twistd.get("logger") and not twistd.get("syslog")

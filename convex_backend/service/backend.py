@@ -26,7 +26,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from convex_backend import __version__
@@ -99,6 +100,7 @@ class BackendService(SequencedService):
     :param reactor: the reactor.
     :param make_engine: given configuration, reactor, metrics registry and the function to call when the server cannot go on.
     :param output: where the banner goes.
+    :param observer: takes the log in place of what twistd would use.
     :param die: ends the process by the signal's default action; replaced in tests.
     :ivar registry: metrics of this server.
     """
@@ -116,6 +118,7 @@ class BackendService(SequencedService):
         random_bytes: Callable[[int], bytes] = os.urandom,
         now_seconds: Callable[[], float] = time.time,
         die: Callable[[int], None] | None = None,
+        observer: ILogObserver | None = None,
     ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -126,6 +129,7 @@ class BackendService(SequencedService):
         self._random_bytes = random_bytes
         self._now_seconds = now_seconds
         self._die = die or _die_by
+        self._observer = observer
         self._notifier = Notifier(self._environment)
         self._watchdog: Watchdog | None = None
         self._preload: Preload | None = None
@@ -233,6 +237,12 @@ class BackendService(SequencedService):
             self._watchdog = Watchdog(self._reactor, self._notifier, interval, self._front.alive)
             self._watchdog.start()
 
+    def setServiceParent(self, parent: Any) -> None:
+        """See ``IService``. twistd takes the observer from its application, before it starts any service."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
     def startService(self) -> None:
         """Boot as soon as the reactor runs, and with it the signals that can end the boot."""
         self._reactor.callWhenRunning(super().startService)
@@ -245,7 +255,11 @@ class BackendService(SequencedService):
             self._ending = True
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda received, _frame: self._die(received))
-        return super().stopService()
+            self._log.info("stopping; what is under way is finished first")
+        return super().stopService().addCallback(self._stopped_all)
+
+    def _stopped_all(self, _: None) -> None:
+        self._log.info("stopped")
 
     async def _withdraw(self) -> None:
         self._notifier.notify("STOPPING=1")
@@ -314,11 +328,12 @@ def _die_by(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def make_backend(configuration: Configuration, reactor: Any) -> BackendService:
+def make_backend(configuration: Configuration, reactor: Any, observer: ILogObserver | None = None) -> BackendService:
     """The server that ``twistd convex-backend`` runs.
 
+    :param observer: takes the log in place of what twistd would use.
     :raises BadOption: an endpoint string cannot be understood.
     """
     from convex_backend.service.engine import make_engine
 
-    return BackendService(configuration, reactor, make_engine)
+    return BackendService(configuration, reactor, make_engine, observer=observer)

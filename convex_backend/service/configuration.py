@@ -20,6 +20,7 @@ from convex_backend.service.option_values import (
     parse_host,
     parse_listen,
     parse_local_storage,
+    parse_log_level,
     parse_origin,
     parse_persistence,
     parse_runners,
@@ -98,6 +99,7 @@ OPTIONS: Final = (
         "send neither log lines nor texts of server errors to clients",
         is_flag=True,
     ),
+    Option("log-level", "CONVEX_LOG_LEVEL", "info", "least level of lines on the console: debug, info, warn or error"),
 )
 
 
@@ -135,6 +137,7 @@ class Configuration:
     runners: int = 1
     action_timeout_seconds: float = DEFAULT_ACTION_TIMEOUT_SECONDS
     redact_logs_to_client: bool = False
+    log_level: str = "info"
 
 
 class _Values:
@@ -214,6 +217,7 @@ def configure(
         runners=values.read("runners", parse_runners, min(cores or usable_cores(), 4)),
         action_timeout_seconds=values.read("action-timeout", parse_timeout, DEFAULT_ACTION_TIMEOUT_SECONDS),
         redact_logs_to_client=values.read("redact-logs-to-client", parse_flag, False),
+        log_level=values.read("log-level", parse_log_level, "info"),
     )
 
 

@@ -18,6 +18,7 @@ import attrs
 ANY_HOST: Final = "0.0.0.0"
 MEMORY: Final = ":memory:"
 MAX_RUNNERS: Final = 256
+LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:")
 _UNESCAPED_COLON: Final = re.compile(r"(?<!\\):")
 _TRUE: Final = ("true", "1", "yes", "on")
@@ -176,3 +177,11 @@ def parse_flag(text: str) -> bool:
     if lowered in _FALSE:
         return False
     raise ValueError(f"must be true or false, not {text!r}")
+
+
+def parse_log_level(text: str) -> str:
+    """One of :data:`LOG_LEVELS`."""
+    level = text.strip().lower()
+    if level not in LOG_LEVELS:
+        raise ValueError(f"must be {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}, not {text!r}")
+    return level

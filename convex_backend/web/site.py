@@ -131,6 +131,9 @@ class BackendSite(Site):
     :ivar http: what serves ``/http``, for the site port.
     """
 
+    # No lines with addresses of objects when it starts and stops.
+    noisy = False
+
     def __init__(
         self, root: IResource, http: IResource, front: Front, reactor: Any, request: type[Request] = LimitedRequest
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -64,6 +65,22 @@ def test_sigterm_finishes_requests_and_leaves_no_process(slow: Server) -> None:
     assert not alive
     wal = slow.folder / "convex_local_backend.sqlite3-wal"
     assert not wal.exists() or wal.stat().st_size == 0
+    slow.start()
+
+
+def test_sigterm_to_the_whole_group_finishes_requests(slow: Server) -> None:
+    """``timeout`` and systemd send SIGTERM to the JavaScript processes too: they finish what runs, and end with the server."""
+    caller, answers = _call(slow, 1500)
+    time.sleep(0.5)
+    assert slow.process is not None
+    children = psutil.Process(slow.process.pid).children(recursive=True)
+    os.killpg(slow.process.pid, signal.SIGTERM)
+    code = slow.process.wait(25)
+    caller.join(10)
+    assert code == -signal.SIGTERM
+    assert answers[0]["value"] == "waited"
+    _, alive = psutil.wait_procs(children, timeout=3)
+    assert not alive
     slow.start()
 
 
