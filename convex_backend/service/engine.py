@@ -27,6 +27,7 @@ from convex_backend.deferreds import from_coroutine, run_detached
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions.analyze import Analyzer
 from convex_backend.functions.fleet import PoolOptions
+from convex_backend.functions.guards import GuardBoard
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_pool import RunnerPool
@@ -114,25 +115,26 @@ class Engine:
         dist = _runner_dist()
         metrics = PoolMetrics(registry)
         modules = ModuleSource()
+        guards = GuardBoard(registry)
         isolate_command = runner_command(dist, memory_megabytes=_ISOLATE_MEGABYTES)
-        action_command = runner_command(dist, memory_megabytes=_ACTION_MEGABYTES)
+        action_command = runner_command(dist, memory_megabytes=_ACTION_MEGABYTES, network=True)
         isolates = RunnerPool(
             reactor,
             PoolOptions("isolate", configuration.runners),
-            lambda: RunnerProcess(reactor, isolate_command),
+            lambda: RunnerProcess(reactor, isolate_command, guards.listener("isolate")),
             modules,
             metrics,
         )
         actions = RunnerPool(
             reactor,
             PoolOptions("action", _ACTION_CHILDREN, _ACTION_CALLS_PER_CHILD, eager=False),
-            lambda: RunnerProcess(reactor, action_command),
+            lambda: RunnerProcess(reactor, action_command, guards.listener("action")),
             modules,
             metrics,
         )
         # A push is analysed in a child of its own, which ends with it.
         analysis_command = runner_command(dist, memory_megabytes=_ANALYSIS_MEGABYTES, analysis=True)
-        analyzer = Analyzer(reactor, lambda: RunnerProcess(reactor, analysis_command))
+        analyzer = Analyzer(reactor, lambda: RunnerProcess(reactor, analysis_command, guards.listener("analysis")))
         self._machinery = Machinery(
             configuration, reactor, clock, registry, database, isolates, actions, analyzer, modules
         )
