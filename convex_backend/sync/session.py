@@ -14,6 +14,7 @@ Source: ``sync.md`` sections 2, 5.1 to 5.4 and 6.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -84,7 +85,9 @@ class SyncSession:
 
     :param now_ns: wall clock.
     :ivar session_id: of the last ``Connect``, or ``None``.
-    :ivar at_least: newest commit that the client waits for; the next Transition must reach it.
+    :ivar awaited: commits that the client waits to see, oldest first; the next Transition must reach the oldest. Not the newest: a client
+        that mutates faster than its slowest query runs would get no Transition until it pauses.
+    :ivar floor: newest commit that the client may know of without having asked for it; no Transition may be older.
     :ivar owed: the next update must be announced even if it changes nothing.
     """
 
@@ -97,7 +100,8 @@ class SyncSession:
         self.sent_query_set = 0
         self.sent_identity = 0
         self.sent_ts = 0
-        self.at_least = 0
+        self.awaited: deque[int] = deque()
+        self.floor = 0
         self.owed = False
         self._sent = messages.version(0, 0, 0)
         self._queries: set[int] = set()
@@ -131,7 +135,11 @@ class SyncSession:
             self.clock_skew_ms = None
         else:
             self.clock_skew_ms = message.client_ts - self._now_ns() // 1_000_000
-        return () if message.max_observed_ts is None else (ObserveTs(message.max_observed_ts),)
+        if message.max_observed_ts is None:
+            return ()
+        # That the database is there is not enough: older results may still be at hand, and time would go back for the client.
+        self.must_reach(message.max_observed_ts)
+        return (ObserveTs(message.max_observed_ts),)
 
     def _modify_query_set(self, message: ModifyQuerySet) -> Sequence[Effect]:
         if message.base_version != self.received_query_set:
@@ -163,6 +171,15 @@ class SyncSession:
         self.owed = True
         return effects
 
+    @property
+    def at_least(self) -> int:
+        """The timestamp that the next Transition must reach."""
+        return max(self.floor, self.awaited[0]) if self.awaited else self.floor
+
+    def must_reach(self, ts: int) -> None:
+        """No later Transition may be older than *ts*: the client may know of that commit."""
+        self.floor = max(self.floor, ts)
+
     def identity_accepted(self) -> None:
         """The token of the last :class:`Verify` is good and every query has been moved to its identity."""
         self.received_identity += 1
@@ -173,7 +190,8 @@ class SyncSession:
 
         :param ts: commit timestamp of a mutation that succeeded, else 0.
         """
-        self.at_least = max(self.at_least, ts)
+        if ts > self.sent_ts:
+            self.awaited.append(ts)
         self.owed = True
 
     def transition(self, update: LiveUpdate, redacted: bool) -> bytes | None:
@@ -198,5 +216,7 @@ class SyncSession:
         self.sent_identity = self.received_identity
         self.sent_ts = update.ts
         self._sent = messages.version(self.sent_query_set, self.sent_identity, self.sent_ts)
-        self.owed = False
+        while self.awaited and self.awaited[0] <= update.ts:
+            self.awaited.popleft()
+        self.owed = bool(self.awaited)
         return messages.transition(start, self._sent, modifications, self.clock_skew_ms, self._now_ns())

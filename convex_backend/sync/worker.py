@@ -260,6 +260,8 @@ class SyncWorker:
                 self._queue_mutation(effect)
             case Subscribe():
                 self._live.add(effect.query_id, effect.query)
+                # A result from before the subscription could lack what its user already knows to be committed.
+                self.session.must_reach(self._application.latest_ts())
             case Unsubscribe():
                 self._live.remove(effect.query_id)
             case RunAction():
@@ -354,24 +356,29 @@ class SyncWorker:
             self._end_with(error)
 
     def _update(self) -> None:
-        """Announce the next consistent state of the client's queries, if there is one."""
+        """Announce the next consistent state of the client's queries, if there is one; ask for the next if more is awaited."""
+        while self._announce() and self.session.awaited:
+            pass
+
+    def _announce(self) -> bool:
+        """:returns: whether a Transition was sent."""
         if self._outlet.blocked:
             self._dirty = True
-            return
+            return False
         self._dirty = False
         if self._held is not None:
             if self.session.received_query_set == 0:
-                return
+                return False
             self._release()
         if self._expires_at is not None and not self._check_expiry(self._expires_at):
-            return
+            return False
         session = self.session
         update = self._live.take(session.at_least)
         if update is None:
-            return
+            return False
         message = session.transition(update, self._redacted)
         if message is None:
-            return
+            return False
         self._metrics.transitions += 1
         self._metrics.transition_bytes += len(message)
         if self._takes_chunks and len(message) > messages.CHUNK_BYTES:
@@ -379,6 +386,7 @@ class SyncWorker:
             for part in parts:
                 self._outlet.send(part)
         self._outlet.send_transition(message)
+        return True
 
     # -- functions ----------------------------------------------------------------------------------------------------
 

@@ -382,6 +382,33 @@ def test_a_timestamp_that_we_know() -> None:
     assert server.application.observed == []
 
 
+def test_a_reconnect_gets_nothing_older_than_what_was_seen() -> None:
+    """2.1: results that are older than the client's newest timestamp are not shown, even when they agree with each other."""
+    server = Server()
+    socket = server.open()
+    socket.send(connect(maxObservedTimestamp=ts_text(T0 - 5)), modify(0))
+    assert socket.live is not None
+    socket.live.push(T0 - 6)
+    assert socket.read() == []
+    socket.live.updates.clear()
+    socket.live.push(T0 - 5)
+    assert types(socket) == ["Transition"]
+
+
+def test_a_subscription_gets_nothing_older_than_itself() -> None:
+    """5.3: the first result of a query holds every commit that was acknowledged before the subscription, to whomever."""
+    server = Server()
+    socket = server.open()
+    socket.send(modify(0, add(0)))
+    assert socket.live is not None
+    socket.live.push(T0 - 1, (0, result(b"1")))
+    assert socket.read() == []
+    socket.live.updates.clear()
+    socket.live.push(T0, (0, result(b"2")))
+    (transition,) = socket.read()
+    assert transition["modifications"][0]["value"] == 2
+
+
 def test_a_path_that_the_application_refuses() -> None:
     """2.2: if the live queries cannot parse a path the socket ends with FatalError."""
     from convex_backend.errors import BadRequest
@@ -396,3 +423,24 @@ def test_a_path_that_the_application_refuses() -> None:
     socket.protocol.worker._live = live
     socket.send(modify(0, add(0)))
     assert socket.read() == [{"type": "FatalError", "error": "no path"}, EMPTY_CLOSE]
+
+
+def test_a_client_that_keeps_mutating_still_sees_its_earlier_commits() -> None:
+    """32, 34: each commit is covered by the first Transition that reaches it, also while newer ones are outstanding."""
+    server = Server()
+    socket = server.open()
+    live = server.application.live.clients[0]
+    for request_id in range(3):
+        socket.send(mutation(request_id))
+        server.application.mutations[request_id].answer.callback(success(ts=T0 + 10 * (request_id + 1)))
+    assert live.takes[-1] == T0 + 10
+    socket.read()
+    live.push(T0 + 15)
+    [first] = socket.read()
+    assert first["endVersion"]["ts"] == ts_text(T0 + 15)
+    assert live.takes[-1] == T0 + 20
+    live.push(T0 + 35)
+    [last] = socket.read()
+    assert last["endVersion"]["ts"] == ts_text(T0 + 35)
+    live.push(T0 + 40)
+    assert socket.read() == []

@@ -341,6 +341,7 @@ def test_a_mutation_on_a_stalled_socket() -> None:
     socket.transport.room = 0
     for request_id in range(4):
         socket.send(mutation(request_id))
+        server.application.live.clients[0].ts = T0 + request_id
         server.application.mutations[-1].answer.callback(success(ts=T0 + request_id))
     socket.transport.room = 1 << 40
     messages = socket.read()
