@@ -29,9 +29,10 @@ hidden(global, "process", {
         const found = typeof name === "symbol" ? undefined : readEnvironment(name);
         return found === undefined ? undefined : { value: found, writable: true, enumerable: true, configurable: true };
       },
-      set: () => false,
-      defineProperty: () => false,
-      deleteProperty: () => false,
+      // Libraries assign to it while they load: that changes nothing, and is no error.
+      set: () => true,
+      defineProperty: () => true,
+      deleteProperty: () => true,
     },
   ),
 });
