@@ -188,7 +188,7 @@ def open_sockets(loop: Loop, port: int, count: int, make: Callable[[Loop, int], 
     sockets: list[WebSocket] = []
     while len(sockets) < count:
         fresh = [make(loop, port) for _ in range(min(_CONNECTING, count - len(sockets)))]
-        if not loop.run(lambda fresh=fresh: all([one.open for one in fresh]), 10.0):
+        if not loop.run(lambda fresh=fresh: all(one.open for one in fresh), 10.0):
             raise TimeoutError("a WebSocket handshake was not answered")
         sockets += fresh
     return sockets
