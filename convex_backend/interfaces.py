@@ -208,6 +208,10 @@ class CallLink(Protocol):
         :returns: the child's outcome; never one whose error is ``system``: such an error ends the whole tree, and this call never returns.
         """
 
+    def waits(self, waits: bool) -> None:
+        """The call begins, or ceases, to wait for another transaction (a lane): meanwhile it needs no admission slot, and the time is not
+        its own. Does nothing once the call has ended."""
+
 
 @attrs.frozen(slots=True)
 class SyscallReply:

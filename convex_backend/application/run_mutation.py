@@ -106,6 +106,7 @@ class Mutations:
                     if conflicts >= (MAX_OWN_CONFLICTS if own else MAX_CONFLICTS):
                         raise
         finally:
+            ticket.on_wait = None
             ticket.release_all()
 
     async def _attempt(
@@ -135,9 +136,11 @@ class Mutations:
             tree = calls.call_tree(
                 services, transaction, identity, caller, transaction.names, transaction.table_numbers, transaction.close
             )
-            return CallContext(
+            context = CallContext(
                 tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
             )
+            ticket.on_wait = context.waits
+            return context
 
         tables = database.catalogs.newest.table_numbers(prepared.function.component)
         spec = calls.spec_of(services, prepared, tables, caller, timeout_seconds=0.0, admitted=tries > 1)

@@ -20,7 +20,7 @@ Source: ``docs/internals.md`` section 6.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Protocol
 
@@ -108,9 +108,10 @@ class LaneTicket:
     :ivar conflicts: how often a run of it was overtaken.
     :ivar hints: text that may name documents which the mutation is going to read: its arguments.
     :ivar expected: keys that an earlier run of it came to need before it gave up.
+    :ivar on_wait: told when a wait begins and when it ends, however it ends.
     """
 
-    __slots__ = ("age", "conflicts", "expected", "gave_up", "hints", "lanes", "owned", "waits")
+    __slots__ = ("age", "conflicts", "expected", "gave_up", "hints", "lanes", "on_wait", "owned", "waits")
 
     def __init__(self, lanes: Lanes, age: int, hints: bytes = b"") -> None:
         self.lanes = lanes
@@ -119,6 +120,7 @@ class LaneTicket:
         self.expected: dict[Point | Interval, None] = {}
         self.conflicts = 0
         self.gave_up = False
+        self.on_wait: Callable[[bool], None] | None = None
         self.owned: dict[Lane, None] = {}
         self.waits: list[_Wait] = []
 
@@ -139,8 +141,16 @@ class LaneTicket:
             self.lanes.own(self, lane)
             return
         wait = _Wait(self, lane)
+        # In the queue before anybody is told, who may do what changes the lanes.
         self.lanes.enqueue(wait)
-        await wait.deferred
+        on_wait = self.on_wait
+        if on_wait is not None:
+            on_wait(True)
+        try:
+            await wait.deferred
+        finally:
+            if on_wait is not None:
+                on_wait(False)
 
     def owns(self, lane: Lane) -> bool:
         """Whether this ticket owns *lane*."""

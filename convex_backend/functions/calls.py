@@ -28,6 +28,11 @@ class Lost:
     out_of_memory: bool
 
 
+def flow_of(spec: CallSpec) -> tuple[str, str, str]:
+    """The function that *spec* calls: among these the slots are shared out."""
+    return spec.component, spec.module, spec.export
+
+
 class SlotState(Enum):
     """The life of a child in the pool."""
 
@@ -75,16 +80,27 @@ class Slot:
 class Link:
     """The pool as one call's host sees it (:class:`convex_backend.interfaces.CallLink`), until the call ends."""
 
-    __slots__ = ("_call", "_run")
+    __slots__ = ("_call", "_run", "_waits")
 
-    def __init__(self, call: Call, run: Callable[[Call, CallSpec, CallHost], Coroutine[Any, Any, Outcome]]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        run: Callable[[Call, CallSpec, CallHost], Coroutine[Any, Any, Outcome]],
+        waits: Callable[[Call, bool], None],
+    ) -> None:
         self._call: Call | None = call
         self._run = run
+        self._waits = waits
 
     async def run_nested(self, spec: CallSpec, host: CallHost) -> Outcome:
         """See ``CallLink``."""
         assert self._call is not None, "the call has ended"
         return await self._run(self._call, spec, host)
+
+    def waits(self, waits: bool) -> None:
+        """See ``CallLink``."""
+        if self._call is not None:
+            self._waits(self._call, waits)
 
     def detach(self) -> None:
         """The call has ended: host and call no longer hold each other."""
@@ -98,6 +114,10 @@ class Call:
     :param done: fires with the outcome, or with :class:`Lost`; fails with what ends the run from outside JavaScript.
     :param queue: syscalls not yet begun, in order.
     :param serving: what answers syscalls now (one for queries and mutations, up to eight for actions).
+    :param queued_bytes: of the arguments in ``queue``.
+    :param syscall_since: of a root, since when the syscalls of its tree are being answered; ``None`` while JavaScript runs or another
+        transaction is waited for. ``syscall_seconds``: what that has taken so far.
+    :param parked: of a root, it waits for another transaction and has given its admission slot back.
     :param nested_lines: log lines of finished nested calls by the seq of their syscall.
     """
 
@@ -111,10 +131,12 @@ class Call:
     alive: bool = True
     action: bool = False
     queue: deque[Frame] = attrs.field(factory=deque)
+    queued_bytes: int = 0
     serving: dict[int, Deferred[Any] | None] = attrs.field(factory=dict)
     current_seq: int = 0
     syscall_since: float | None = None
     syscall_seconds: float = 0.0
+    parked: bool = False
     nested: list[Call] = attrs.field(factory=list)
     nested_lines: dict[int, list[LogLine]] = attrs.field(factory=dict)
     nested_observed: set[str] = attrs.field(factory=set)
@@ -128,6 +150,12 @@ class Call:
         while call.parent is not None:
             call = call.parent
         return call
+
+    def stop_syscall_clock(self, now: float) -> None:
+        """Of a root: what is under way is not a system operation of this tree."""
+        if self.syscall_since is not None:
+            self.syscall_seconds += now - self.syscall_since
+            self.syscall_since = None
 
     def __attrs_post_init__(self) -> None:
         self.action = self.spec.kind not in ("query", "mutation")

@@ -251,6 +251,11 @@ class CallContext:
         """See :class:`CallHost`."""
         self.link = link
 
+    def waits(self, waits: bool) -> None:
+        """The transaction begins, or ceases, to wait for another one (A6)."""
+        if self.link is not None:
+            self.link.waits(waits)
+
     async def syscall(self, op: str, args: bytes, consumed: dict[str, int] | None) -> SyscallReply:
         """See :class:`CallHost`."""
         if consumed:

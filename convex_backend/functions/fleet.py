@@ -39,6 +39,7 @@ class PoolOptions:
     :param kind: ``isolate`` (queries and mutations) or ``action``; a metric label.
     :param size: children at most, the spare not counted.
     :param calls_per_child: root calls in one child at once.
+    :param parked_per_child: root calls beyond those that wait for another transaction (their contexts take memory).
     :param max_waiting: calls that may wait for a slot.
     :param resident_bytes: a child whose memory grows over this is replaced when its calls have ended.
     :param eager: start the first child with the server, and keep one spare; else start with the first call.
@@ -47,6 +48,7 @@ class PoolOptions:
     kind: str
     size: int
     calls_per_child: int = 16
+    parked_per_child: int = 96
     max_waiting: int = 4096
     max_wait_seconds: float = 30.0
     resident_bytes: int = 512 * 1024 * 1024
@@ -304,4 +306,4 @@ class Fleet:
 
 
 def _load(slot: Slot) -> tuple[bool, int]:
-    return (slot.stalled, slot.roots)
+    return (slot.stalled or slot.child.congested, slot.roots)

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import attrs
 import orjson
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol
@@ -29,6 +30,7 @@ from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from convex_backend.deferreds import Waiters
 from convex_backend.errors import ServerFault
 from convex_backend.functions import frames, guards, proc_stat
 from convex_backend.functions.frames import Frame, FrameDecoder, FrameError
@@ -38,6 +40,10 @@ TERM_AFTER_SECONDS = 2.0
 KILL_AFTER_SECONDS = 5.0
 READ_GRACE_SECONDS = 0.25
 """After the exit, how long the socket may still deliver what the child wrote before it died."""
+CONGESTED_BYTES = 1024 * 1024
+"""Bytes that a child has not read, above which nothing is read from it, no answer is made for it, and others are chosen for new calls."""
+MAX_UNSENT_BYTES = 256 * 1024 * 1024
+"""Bytes that a child has not read, above which it is killed."""
 _STDERR_TAIL_BYTES = 4096
 
 
@@ -94,12 +100,19 @@ class Child(Protocol):
     pid: int
     modules: dict[str, int]
     """Hash of each module that was sent, to its size in bytes; least recently used first."""
+    congested: bool
+    """Whether it reads more slowly than it is written to: give it no more than must be."""
+    unsent_bytes: int
+    """What waits here until the child reads."""
 
     def start(self, listener: ChildListener) -> None:
         """Start it. :raises ServerFault: it cannot be started at all."""
 
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         """Queue a frame; frames of one reactor turn leave in one write. Does nothing after the end."""
+
+    def drained(self) -> Deferred[None]:
+        """Fires when it is congested no more, or has ended."""
 
     def kill(self, reason: str) -> None:
         """SIGKILL; ``child_lost`` follows."""
@@ -184,6 +197,17 @@ class _Socket(StreamProtocol):
     def connectionMade(self) -> None:
         self._child.connected(self)
 
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full (:class:`IPushProducer`)."""
+        self._child.hold(True)
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        self._child.hold(False)
+
+    def stopProducing(self) -> None:
+        """The connection is lost; :meth:`connectionLost` says so too."""
+
     def dataReceived(self, data: bytes) -> None:
         try:
             received = self._decoder.feed(data)
@@ -249,6 +273,10 @@ class RunnerProcess:
         self._listener: ChildListener | None = None
         self._announce_fd = -1
         self._outgoing: list[bytes] = []
+        self._held = False
+        self._drained: Waiters[None] = Waiters()
+        self.congested = False
+        self.unsent_bytes = 0
         self._in_turn = False
         self._flush_call: IDelayedCall | None = None
         self._timers: list[IDelayedCall] = []
@@ -293,24 +321,60 @@ class RunnerProcess:
     def connected(self, stream: _Socket) -> None:
         """The adopted socket has its protocol."""
         self._socket = stream
+        transport: Any = stream.transport
+        transport.registerProducer(stream, True)
         self._flush()
 
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         """Queue one frame; see :class:`Child`."""
         if self._lost or self._disconnected:
             return
-        self._outgoing.append(frames.encode(kind, call, seq, meta, body))
-        if not self._in_turn and self._flush_call is None:
+        frame = frames.encode(kind, call, seq, meta, body)
+        self._outgoing.append(frame)
+        if self._held:
+            self._pile_up(len(frame))
+        elif not self._in_turn and self._flush_call is None:
             self._flush_call = self._reactor.callLater(0, self._flush_later)
+
+    def _pile_up(self, size: int) -> None:
+        """The transport takes no more for now: *size* bytes wait here."""
+        self.unsent_bytes += size
+        if self.unsent_bytes > MAX_UNSENT_BYTES:
+            self.kill("does not read what it is sent")
+        elif self.unsent_bytes > CONGESTED_BYTES and not self.congested:
+            self.congested = True
+            transport: Any = self._socket.transport if self._socket is not None else None
+            if transport is not None:
+                # What it does not send asks for no answers.
+                transport.pauseProducing()
+
+    def hold(self, held: bool) -> None:
+        """The transport's buffer is full, or empty again."""
+        self._held = held
+        if held:
+            return
+        self._flush()
+        # The write may have filled it again.
+        if self.congested and not self._held:
+            self.congested = False
+            transport: Any = self._socket.transport if self._socket is not None else None
+            if transport is not None and not self._disconnected:
+                transport.resumeProducing()
+            self._drained.fire(None)
+
+    def drained(self) -> Deferred[None]:
+        """See :class:`Child`."""
+        return self._drained.wait() if self.congested else succeed(None)
 
     def _flush_later(self) -> None:
         self._flush_call = None
         self._flush()
 
     def _flush(self) -> None:
-        if self._outgoing and self._socket is not None and self._socket.transport is not None:
+        if self._outgoing and not self._held and self._socket is not None and self._socket.transport is not None:
             data = b"".join(self._outgoing)
             self._outgoing.clear()
+            self.unsent_bytes = 0
             self._socket.transport.write(data)
 
     def frames_received(self, received: Sequence[Frame]) -> None:
@@ -358,7 +422,10 @@ class RunnerProcess:
             self._kill_reason = "closed"
         self._flush()
         if self._socket is not None and self._socket.transport is not None:
-            self._socket.transport.loseConnection()
+            transport: Any = self._socket.transport
+            # With a producer that it holds back, the transport would wait for it before it ends the stream.
+            transport.unregisterProducer()
+            transport.loseConnection()
         self._timers = [
             self._reactor.callLater(TERM_AFTER_SECONDS, self._signal, "TERM"),
             self._reactor.callLater(KILL_AFTER_SECONDS, self._signal, "KILL"),
@@ -424,6 +491,9 @@ class RunnerProcess:
             self._flush_call.cancel()
             self._flush_call = None
         self._outgoing.clear()
+        self.unsent_bytes = 0
+        self.congested = False
+        self._drained.fire(None)
         if self._socket is not None and not self._disconnected:
             transport: Any = self._socket.transport
             transport.abortConnection()

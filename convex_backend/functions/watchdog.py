@@ -41,14 +41,14 @@ class Watched(Protocol):
     def watched_slots(self) -> Iterable[Slot]:
         """The children to look at."""
 
-    def condemn(self, slot: Slot, root: Call, text: str) -> None:
-        """Kill the child; *root* ends with the system error *text*, its other calls are tried again."""
+    def condemn(self, slot: Slot, root: Call, text: str, limit: str) -> None:
+        """Kill the child; *root* met *limit* (a metric label) and ends with the system error *text*, its other calls are tried again."""
 
     def kill_innocent(self, slot: Slot, reason: str) -> None:
         """Kill the child through no fault of its calls."""
 
-    def end_root(self, root: Call, text: str) -> None:
-        """End *root* with the system error *text*; the child lives on."""
+    def end_root(self, root: Call, text: str, limit: str) -> None:
+        """*root* met *limit*: end it with the system error *text*; the child lives on."""
 
     def memory_measured(self, slot: Slot) -> None:
         """``slot.resident`` is new."""
@@ -141,11 +141,11 @@ class Watchdog:
         root = call.root
         if root.action:
             if wall > root.spec.timeout_seconds:
-                self._pool.condemn(slot, root, timeout_text(root.spec.timeout_seconds))
+                self._pool.condemn(slot, root, timeout_text(root.spec.timeout_seconds), "action_time")
                 return True
             return False
         if burned > USER_SECONDS or wall > MAX_ENTRY_SECONDS:
-            self._pool.condemn(slot, root, USER_TIMEOUT_TEXT)
+            self._pool.condemn(slot, root, USER_TIMEOUT_TEXT, "user_time")
             return True
         return False
 
@@ -160,10 +160,10 @@ class Watchdog:
     def _check_root(self, root: Call, now: float) -> None:
         if root.action:
             if now - root.started > root.spec.timeout_seconds:
-                self._pool.end_root(root, timeout_text(root.spec.timeout_seconds))
+                self._pool.end_root(root, timeout_text(root.spec.timeout_seconds), "action_time")
             return
         seconds = root.syscall_seconds
         if root.syscall_since is not None:
             seconds += now - root.syscall_since
         if seconds > SYSCALL_SECONDS:
-            self._pool.end_root(root, SYSCALL_TIMEOUT_TEXT)
+            self._pool.end_root(root, SYSCALL_TIMEOUT_TEXT, "system_time")

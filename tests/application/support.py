@@ -44,6 +44,9 @@ class Link:
     async def run_nested(self, spec: CallSpec, host: CallHost) -> Outcome:
         return host.complete(await self._pool.play(spec, host))
 
+    def waits(self, waits: bool) -> None:
+        """A scripted pool has no slots."""
+
 
 class Function:
     """What a script works with: its host's syscalls."""

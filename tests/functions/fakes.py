@@ -37,12 +37,18 @@ class FakeChild:
         self.gone = False
         self.greeted = False
         self.answered: set[int] = set()
+        self.congested = False
+        self.unsent_bytes = 0
+        self.reading: Deferred[None] = Deferred()
 
     def start(self, listener: ChildListener) -> None:
         self.listener = listener
 
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         self.sent.append(Frame(kind, call, seq, meta, body))
+
+    def drained(self) -> Deferred[None]:
+        return self.reading
 
     def kill(self, reason: str) -> None:
         self.killed = self.killed or reason
