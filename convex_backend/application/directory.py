@@ -19,6 +19,7 @@ import attrs
 import orjson
 
 from convex_backend.application.push_store import StoredModule, UdfConfig
+from convex_backend.database.catalog import table_name_point
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
 from convex_backend.errors import OutOfRetention, Rerun
 from convex_backend.functions.directory import Environment, ResolvedFunction
@@ -167,7 +168,10 @@ class Directory:
         if transaction is None or observed <= _UNNAMED:
             return
         for name in observed:
-            if name.startswith("env:"):
+            if name.startswith("env:table:"):
+                # ``db.normalizeId`` is answered in the child; it depends on what the table's name means.
+                transaction.add_system_point(*table_name_point(function.component, name[10:]))
+            elif name.startswith("env:"):
                 transaction.add_system_point(*variable_point(function.component, name[4:]))
         if "import_time" in observed or "import_random" in observed:
             transaction.add_system_point(_UDF_CONFIG_BY_COMPONENT, encode_key((function.component,)))

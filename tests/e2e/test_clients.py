@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from convex_backend.values.ids import decode_id, encode_id
 from tests.e2e.harness import Server, node
 
 SENT_FROM = r"\n    at (async )?handler \(\.\./convex/messages\.ts:\d+:\d+\)\n"
@@ -50,3 +51,19 @@ def test_http_client_calls_everything(chat: Server, chat_app: Path) -> None:
     assert shout == {"shout": "LOUD"}
     assert error == {"data": {"code": "EMPTY"}}
     assert "Could not find public function for 'messages:bodyOf'" in hidden["message"]
+
+
+def test_a_query_depends_on_a_table_that_is_not_there(chat: Server) -> None:
+    """``normalizeId`` for a missing table gives null; the table's first document changes that cached result, for what is not there has
+    been read too."""
+    answers = []
+    for made in (False, True):
+        if made:
+            number, _ = decode_id(chat.value("mutation", "tables:make"))
+        else:
+            number = decode_id(chat.value("mutation", "users:join", {"name": "Tess"}))[0]
+        candidates = [encode_id(number + offset, bytes(16)) for offset in range(-4, 5)]
+        answers.append([chat.value("query", "tables:normalize", {"id": id}) for id in candidates])
+    assert answers[0] == [None] * 9
+    assert answers[1][4] == encode_id(number, bytes(16))
+    assert answers[1].count(None) == 8

@@ -262,6 +262,8 @@ function normalizeId(args) {
   if (typeof table !== "string" || table.length > 64 || apply(regExpExec, tableName, [table]) === null) {
     throw new NativeError(`Invalid argument \`table\` for \`db.normalizeId\`: Invalid table name: ${quote(NativeString(table))}`);
   }
+  // What the table's name means now is part of what the run depends on: a variable's name has no colon.
+  readNames[`table:${table}`] = true;
   tables ??= parseJson(tablesText, (key, found) => (key === "" ? { __proto__: null, ...found } : found));
   const number = table === "_storage" ? 540 : table === "_scheduled_functions" ? 539 : table[0] === "_" ? undefined : tables[table];
   const id = number !== undefined && typeof idString === "string" && tableOfId(idString) === number ? idString : null;
