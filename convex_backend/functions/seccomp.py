@@ -178,9 +178,14 @@ def this_machine() -> Machine | None:
     return MACHINES.get(platform.machine())
 
 
+_TABLES: _Numbers = {**_NETWORK, **_SERVING, **_PROCESSES, **_SYSTEM, **_BY_ARGUMENT}
+CALLS = frozenset(_TABLES)
+"""Every call that some rule names."""
+
+
 def number(name: str, machine: Machine) -> int | None:
     """The number of the call *name*, ``None`` when the machine has none. :raises KeyError: it is in no table."""
-    return {**_NETWORK, **_SERVING, **_PROCESSES, **_SYSTEM, **_BY_ARGUMENT}[name][machine.column]
+    return _TABLES[name][machine.column]
 
 
 def assemble(machine: Machine, *, network: bool) -> bytes:
