@@ -17,7 +17,6 @@ import select
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +84,7 @@ class Child:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self.sock = ours
-        self.announce = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self.announce = os.fdopen(os.memfd_create("announce"), "w+b")
         self.announce.write(bytes(24))
         self.announce.flush()
         fd3, fd4 = theirs.fileno(), self.announce.fileno()

@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - JavaScript texts
+
 """Memory of a child under load and at rest."""
 
 from __future__ import annotations
