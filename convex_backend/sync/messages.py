@@ -22,6 +22,7 @@ import orjson
 
 from convex_backend.application.types import CallResult, QuerySpec
 from convex_backend.errors import BadRequest
+from convex_backend.values.json_codec import compact
 from convex_backend.values.paths import FunctionPath
 
 PING: Final = b'{"type":"Ping"}'
@@ -203,7 +204,8 @@ def _args(tree: dict[str, Any]) -> bytes:
     if type(args) is not list:
         raise InvalidMessage("invalid type for `args`: expected a sequence")
     try:
-        return orjson.dumps(args)
+        # Kept for as long as the subscription.
+        return compact(orjson.dumps(args))
     except TypeError:
         # The fast printer stops at 254 levels; what is wrong with such arguments is said by the function call.
         return json.dumps(args, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

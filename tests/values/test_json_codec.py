@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -169,6 +170,19 @@ def test_canonical_text() -> None:
     assert dumps({"b": [1.0, {"z": None, "B": True, "a": ""}], "a": 1e21}) == (
         b'{"a":1e+21,"b":[1.0,{"B":true,"a":"","z":null}]}'
     )
+
+
+def test_printed_text_takes_no_more_memory_than_its_length() -> None:
+    """A thousand kept texts of some 100 bytes take some 100 KB, not the room that each was printed into."""
+    value = {"text": "x" * 90}
+    tracemalloc.start()
+    try:
+        kept = [dumps(value) for _ in range(1000)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(kept[0]) > 100
+    assert taken < 300_000
 
 
 def test_encoding_leaves_the_value_alone() -> None:
