@@ -414,6 +414,7 @@ class LiveQueries:
         self._to_notify: deque[ClientQueries] = deque()
         self._timers: set[IDelayedCall] = set()
         self._pump_scheduled = False
+        self._starting = False
         self._notify_scheduled = False
         self._stopped = False
         self._hits = Counter("convex_query_cache_hits_total", "Queries answered from a shared entry", registry=registry)
@@ -592,15 +593,22 @@ class LiveQueries:
         self._run_queued()
 
     def _run_queued(self) -> None:
-        while self._queue and self._runs < self._parallel_runs:
-            entry, of_round = self._queue.popleft()
-            if entry.slots or len(entry.waiters):
-                self._reruns.inc()
-                self._start(entry, of_round, entry.identity)
-            else:
-                entry.running = False
-                self._drop(entry)
-                self._round_done(of_round)
+        # A run that ends at once (its function is gone) comes back here: the loop that started it goes on, not one inside it.
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self._queue and self._runs < self._parallel_runs:
+                entry, of_round = self._queue.popleft()
+                if entry.slots or len(entry.waiters):
+                    self._reruns.inc()
+                    self._start(entry, of_round, entry.identity)
+                else:
+                    entry.running = False
+                    self._drop(entry)
+                    self._round_done(of_round)
+        finally:
+            self._starting = False
 
     def _start(self, entry: SharedQuery, of_round: Round | None, identity: Identity) -> None:
         # An entry that runs is nobody's to drop.

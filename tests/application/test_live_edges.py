@@ -90,6 +90,20 @@ def test_one_shot_queries_do_not_hold_up_live_queries() -> None:
     world.settle()
 
 
+def test_many_runs_that_end_at_once() -> None:
+    """A thousand stale queries whose runs end without waiting for anything are run one after the other, not one inside another."""
+    world = World()
+    tab = Tab(world)
+    for number in range(1000):
+        tab.add(number, f"a:{number}")
+    world.settle()
+    assert sorted(tab.shown) == list(range(1000))
+    world.commit("a")
+    world.settle()
+    assert len(world.runs) == 2000
+    assert world.live._runs == 0
+
+
 def test_a_new_token_of_the_same_user_changes_nothing() -> None:
     """A refreshed identity keeps a paginated query on its journal: nothing runs."""
     world = World()
