@@ -75,6 +75,8 @@ class SyncProtocol(WebSocketServerProtocol):
         self._spoke = True
         self._spoke_at = 0.0
         self._reading = True
+        #: When TCP was told to end once all is sent; ``None`` before.
+        self._dropped_at: float | None = None
 
     # -- Autobahn's callbacks -----------------------------------------------------------------------------------------
 
@@ -129,6 +131,14 @@ class SyncProtocol(WebSocketServerProtocol):
             self.worker = None
             self.factory.gone(self)
             self._log.debug("sync socket closed: {code} {reason}", code=code, reason=reason)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """End TCP. Where both close frames have been exchanged Autobahn would abort, and throw away ours if it is not sent yet: it may be
+        the answer to a close frame that is itself a violation. A peer that takes nothing is aborted by :meth:`tick`."""
+        if self.wasClean and self._dropped_at is None:
+            abort = False
+        self._dropped_at = self.factory.clock.seconds()
+        super().dropConnection(abort=abort)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the peer: it is alive. Autobahn's own method would format a line of debugging first."""
@@ -232,6 +242,9 @@ class SyncProtocol(WebSocketServerProtocol):
         if self._spoke:
             self._spoke = False
             self._spoke_at = now
+        if self._dropped_at is not None and now - self._dropped_at >= HANDSHAKE_SECONDS:
+            self.transport.abortConnection()
+            return
         worker = self.worker
         if worker is None or worker.ended:
             return

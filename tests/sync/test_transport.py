@@ -222,6 +222,42 @@ def test_a_close_while_the_buffer_is_full() -> None:
     assert socket.transport.lost
 
 
+def test_a_close_that_is_never_read() -> None:
+    """8: a peer that closes but does not take what was written before is dropped after a while."""
+    server = Server(automatic=True)
+    socket = server.open()
+    socket.transport.room = 0
+    socket.send(modify(0, add(0)))
+    socket.send_bytes(client_frame(b"", opcode=8))
+    server.pass_seconds(9)
+    assert not socket.transport.lost
+    server.pass_seconds(3)
+    assert socket.transport.lost
+    assert not server.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (client_frame(b"\x03", opcode=8), 1002),
+        (client_frame(b"\x03\xed", opcode=8), 1002),
+        (client_frame(b"\x03\xe8\xff", opcode=8), 1007),
+        (client_frame(b"\x03\xe8", opcode=8, fin=False), 1002),
+        (client_frame(b"\x03\xe8" + bytes(124), opcode=8), 1002),
+    ],
+)
+def test_a_close_frame_that_is_a_violation(frame: bytes, code: int) -> None:
+    """8: such a frame is answered with what is wrong before TCP ends."""
+    server = Server()
+    socket = server.open()
+    socket.read_frames()
+    socket.send_bytes(frame)
+    assert [frame.payload[:2] for frame in socket.read_frames()] == [code.to_bytes(2)]
+    assert socket.transport.lost
+    server.pass_seconds(1)
+    assert not server.clock.getDelayedCalls()
+
+
 def test_a_peer_that_does_not_answer_our_close() -> None:
     """8: TCP is dropped after a while, and nothing is left behind."""
     server = Server()
