@@ -24,6 +24,9 @@ REPORT_OFFSET = 24
 OWN_PID = 0x7E5E1F00
 ENVIRONMENT = {"TZ": "UTC"}
 FILE_BYTES = 4096
+# Writable memory that node maps before it runs anything: most of it is room for code, of which little is ever used.
+NODE_DATA_BYTES = 896 << 20
+_HEAP_FLAG = "--max-old-space-size="
 OOM_SCORE = b"500"
 
 _SIGKILL = 9
@@ -64,11 +67,14 @@ def _prctl(option: int, argument: int, pointer: object = None) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _set_limits(files: int) -> None:
+def _set_limits(files: int, command: list[str]) -> None:
+    heap = [int(flag[len(_HEAP_FLAG) :]) for flag in command if flag.startswith(_HEAP_FLAG)]
     for kind, bound in (
         (resource.RLIMIT_CORE, 0),  # a core file would hold the data of users
         (resource.RLIMIT_FSIZE, FILE_BYTES),  # enough for the announcement
         (resource.RLIMIT_NOFILE, files),
+        # Buffers and WebAssembly memories are not in V8's heap, which has a limit of its own.
+        *((resource.RLIMIT_DATA, NODE_DATA_BYTES + (megabytes << 20)) for megabytes in heap),
     ):
         hard = resource.getrlimit(kind)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
@@ -179,7 +185,7 @@ def main(arguments: list[str]) -> None:
     os.setsid()
     os.chdir("/")
     steps: list[tuple[str, Callable[[], None]]] = [
-        ("limits", lambda: _set_limits(files)),
+        ("limits", lambda: _set_limits(files, command)),
         ("user", lambda: _change_user(uid, gid, command[0], command[-1])),
         ("parent death", lambda: _die_with(parent)),  # after the change of user, which undoes it
         ("new privileges", lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1)),

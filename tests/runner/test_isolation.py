@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.runner.harness import Child, Failure, page
+from tests.runner.harness import RESULT, SYSRESULT, Child, Failure, page
 from tests.runner.samples import HEAD, REGISTER
 
 # What a fresh context looks like; anything that an earlier run could have changed is compared as text.
@@ -113,7 +113,12 @@ ATTACKS: dict[str, tuple[str, Any]] = {
     ),
     "syscallNames": (
         "query(() => ['__proto__', 'constructor', 'toString', ''].map((n) => { try { return Convex.syscall(n, '{}'); } catch (e) { return e.message; } }))",
-        ["Unknown operation __proto__", "Unknown operation constructor", "Unknown operation toString", "Unknown operation "],
+        [
+            "Unknown operation __proto__",
+            "Unknown operation constructor",
+            "Unknown operation toString",
+            "Unknown operation ",
+        ],
     ),
     "syscallArgumentShapes": (
         "query(async () => { const out = []; for (const a of ['null', '1', '[]', '\"x\"', '{\"queryId\":{}}', '{\"queryId\":1e99}', '{\"__proto__\":1}']) for (const o of ['1.0/queryCleanup', '1.0/db/normalizeId', '1.0/queryStream']) { try { Convex.syscall(o, a); } catch (e) { if (!(e instanceof Error)) out.push(o + a); } } for (const a of ['null', '[]', '{\"queryId\":\"0\"}', '1']) await Convex.asyncSyscall('1.0/queryStreamNext', a).catch((e) => { if (!(e instanceof Error)) out.push(a); }); return out; })",
@@ -128,16 +133,43 @@ ATTACKS: dict[str, tuple[str, Any]] = {
         True,
     ),
     # -- values that come back
-    "returnsProxy": ("query(() => new Proxy({}, { ownKeys() { return ['a']; }, getOwnPropertyDescriptor() { return { value: 1, enumerable: true, configurable: true }; }, get(t, k) { return k === 'a' ? 7 : undefined; } }))", {"a": 7}),
-    "returnsToJson": ("query(() => ({ toJSON() { return { toJSON: 1, b: [undefined, () => 1] }; } }))", {"toJSON": 1, "b": [None, None]}),
-    "returnsCycle": ("query(() => { const a = {}; a.a = a; return a; })", "Uncaught TypeError: Converting circular structure to JSON"),
-    "returnsDeep": ("query(() => { let a = 1; for (let i = 0; i < 200000; i++) a = [a]; return a; })", "Uncaught RangeError: Maximum call stack size exceeded"),
-    "returnsSurrogates": ("query(() => ['\\ud800', 'a\\udc00b', { '\\ud800': 1 }])", ["\ud800", "a\udc00b", {"\ud800": 1}]),
+    "returnsProxy": (
+        "query(() => new Proxy({}, { ownKeys() { return ['a']; }, getOwnPropertyDescriptor() { return { value: 1, enumerable: true, configurable: true }; }, get(t, k) { return k === 'a' ? 7 : undefined; } }))",
+        {"a": 7},
+    ),
+    "returnsToJson": (
+        "query(() => ({ toJSON() { return { toJSON: 1, b: [undefined, () => 1] }; } }))",
+        {"toJSON": 1, "b": [None, None]},
+    ),
+    "returnsCycle": (
+        "query(() => { const a = {}; a.a = a; return a; })",
+        "Uncaught TypeError: Converting circular structure to JSON",
+    ),
+    "returnsDeep": (
+        "query(() => { let a = 1; for (let i = 0; i < 200000; i++) a = [a]; return a; })",
+        "Uncaught RangeError: Maximum call stack size exceeded",
+    ),
+    "returnsSurrogates": (
+        "query(() => ['\\ud800', 'a\\udc00b', { '\\ud800': 1 }])",
+        ["\ud800", "a\udc00b", {"\ud800": 1}],
+    ),
     "returnsBigInt": ("query(() => 1n)", "Uncaught TypeError: Do not know how to serialize a BigInt"),
-    "throwsWhileRendered": ("query(() => { const e = new Error('m'); Object.defineProperty(e, 'message', { get() { throw 1; } }); Object.defineProperty(e, 'name', { get() { throw 1; } }); throw e; })", "Uncaught "),
-    "throwsNonText": ("query(() => { const e = new Error(); e.message = { toString() { throw 1; } }; e.name = Symbol('n'); throw e; })", "Uncaught "),
-    "throwsNested": ("query(() => { throw Object.assign(new Error('outer'), { cause: new Proxy({}, { get() { throw 1; } }), errors: [1] }); })", "Uncaught Error: outer\n"),
-    "throwsForgedConvexError": ("query(() => { const s = Symbol.for('ConvexError'); throw Object.assign(new Error('m'), { ConvexErrorSymbol: s, [s]: true, data: '{' }); })", "ConvexError with invalid data: {"),
+    "throwsWhileRendered": (
+        "query(() => { const e = new Error('m'); Object.defineProperty(e, 'message', { get() { throw 1; } }); Object.defineProperty(e, 'name', { get() { throw 1; } }); throw e; })",
+        "Uncaught ",
+    ),
+    "throwsNonText": (
+        "query(() => { const e = new Error(); e.message = { toString() { throw 1; } }; e.name = Symbol('n'); throw e; })",
+        "Uncaught ",
+    ),
+    "throwsNested": (
+        "query(() => { throw Object.assign(new Error('outer'), { cause: new Proxy({}, { get() { throw 1; } }), errors: [1] }); })",
+        "Uncaught Error: outer\n",
+    ),
+    "throwsForgedConvexError": (
+        "query(() => { const s = Symbol.for('ConvexError'); throw Object.assign(new Error('m'), { ConvexErrorSymbol: s, [s]: true, data: '{' }); })",
+        "ConvexError with invalid data: {",
+    ),
     "throwsUndefined": ("query(() => { throw undefined; })", "Uncaught undefined\n"),
     "throwsSymbol": ("query(() => { throw Symbol('s'); })", "Uncaught Symbol(s)\n"),
     "throwsHuge": ("query(() => { throw new Error('x'.repeat(50_000_000)); })", "Uncaught Error: xxx"),
@@ -147,28 +179,73 @@ ATTACKS: dict[str, tuple[str, Any]] = {
         [True] * 5,
     ),
     "logsFlood": ("query(() => { for (let i = 0; i < 5000; i++) console.log(i); return 1; })", 1),
-    "logsHuge": ("query(() => { const s = 'x'.repeat(100_000_000); for (let i = 0; i < 5; i++) console.log(s, s); return 1; })", 1),
-    "logsReplaceNatives": ("query(() => { globalThis.String = () => { throw 1; }; Array.prototype.join = Map.prototype.forEach = String.prototype.replace = RegExp.prototype.test = () => { throw new Error('replaced'); }; try { console.log({ a: [1, new Map([[1, 2]])] }); } catch (e) { return e.message; } return 'ok'; })", "Uncaught TypeError: "),
+    "logsHuge": (
+        "query(() => { const s = 'x'.repeat(100_000_000); for (let i = 0; i < 5; i++) console.log(s, s); return 1; })",
+        1,
+    ),
+    "logsReplaceNatives": (
+        "query(() => { globalThis.String = () => { throw 1; }; Array.prototype.join = Map.prototype.forEach = String.prototype.replace = RegExp.prototype.test = () => { throw new Error('replaced'); }; try { console.log({ a: [1, new Map([[1, 2]])] }); } catch (e) { return e.message; } return 'ok'; })",
+        "Uncaught TypeError: ",
+    ),
     # -- left behind
-    "leavesPromises": ("query(() => { for (let i = 0; i < 1000; i++) new Promise(() => 1); (async () => { await new Promise(() => 1); })(); return 1; })", 1),
-    "leavesTimers": ("action(() => { setInterval(() => { globalThis.late = 1; console.log('late'); }, 1); setTimeout(() => { throw new Error('late'); }, 5); return 1; })", 1),
-    "leavesRejection": ("query(async () => { Promise.reject(new Error('left')); await call('1.0/get'); return 1; })", "Uncaught Error: left\n"),
+    "leavesPromises": (
+        "query(() => { for (let i = 0; i < 1000; i++) new Promise(() => 1); (async () => { await new Promise(() => 1); })(); return 1; })",
+        1,
+    ),
+    "leavesTimers": (
+        "action(() => { setInterval(() => { globalThis.late = 1; console.log('late'); }, 1); setTimeout(() => { throw new Error('late'); }, 5); return 1; })",
+        1,
+    ),
+    "leavesRejection": (
+        "query(async () => { Promise.reject(new Error('left')); await call('1.0/get'); return 1; })",
+        "Uncaught Error: left\n",
+    ),
     "neverSettles": ("query(() => new Promise(() => 1))", "Returned promise will never resolve"),
-    "callsAfterEnd": ("query(() => { const p = call('1.0/get'); p.then(() => { globalThis.after = 1; console.log('after'); }); return 1; })", 1),
+    "callsAfterEnd": (
+        "query(() => { const p = call('1.0/get'); p.then(() => { globalThis.after = 1; console.log('after'); }); return 1; })",
+        1,
+    ),
     # -- uncatchable ends cannot be turned into success
-    "catchesTimer": ("query(async () => { try { setTimeout(() => 1, 0); } catch {} try { await 1; } finally { return 'got away'; } })", "Uncaught Error: Can't use setTimeout in queries and mutations."),
-    "catchesFatal": ("query(async () => { try { new Request('http://x').mode; } catch {} for (;;) { try { await call('1.0/get'); return 'got away'; } catch {} } })", "Uncaught Error: Not implemented: get mode for Request."),
-    "catchesFault": ("mutation(() => { try { Convex.syscall('throwOverloaded', '{}'); } catch {} return 'got away'; })", "I'm a bit busy."),
-    "replacesInvoke": ("Object.assign(() => 1, { isQuery: true, isPublic: true, invokeQuery: () => ({ then(r) { r({ toString: () => '1' }); } }) })", "Function m.js:replacesInvoke returned a result that is not text."),
-    "throwingInvoke": ("({ isQuery: true, isPublic: true, get invokeQuery() { throw new Error('getter'); } })", "Uncaught Error: getter\n"),
-    "proxyExport": ("new Proxy(() => 1, { get(t, k) { throw new Error('trap ' + String(k)); }, has() { throw new Error('has'); } })", "Function m.js:proxyExport is neither a query or mutation."),
+    "catchesTimer": (
+        "query(async () => { try { setTimeout(() => 1, 0); } catch {} try { await 1; } finally { return 'got away'; } })",
+        "Uncaught Error: Can't use setTimeout in queries and mutations.",
+    ),
+    "catchesFatal": (
+        "query(async () => { try { new Request('http://x').mode; } catch {} for (;;) { try { await call('1.0/get'); return 'got away'; } catch {} } })",
+        "Uncaught Error: Not implemented: get mode for Request.",
+    ),
+    "catchesFault": (
+        "mutation(() => { try { Convex.syscall('throwOverloaded', '{}'); } catch {} return 'got away'; })",
+        "I'm a bit busy.",
+    ),
+    "replacesInvoke": (
+        "Object.assign(() => 1, { isQuery: true, isPublic: true, invokeQuery: () => ({ then(r) { r({ toString: () => '1' }); } }) })",
+        "Function m.js:replacesInvoke returned a result that is not text.",
+    ),
+    "throwingInvoke": (
+        "({ isQuery: true, isPublic: true, get invokeQuery() { throw new Error('getter'); } })",
+        "Uncaught Error: getter\n",
+    ),
+    "proxyExport": (
+        "new Proxy(() => 1, { get(t, k) { throw new Error('trap ' + String(k)); }, has() { throw new Error('has'); } })",
+        "Function m.js:proxyExport is neither a query or mutation.",
+    ),
     "wasmRuns": (
         "query(() => { const m = new WebAssembly.Module(new Uint8Array([0,97,115,109,1,0,0,0,1,4,1,96,0,0,2,7,1,1,97,1,98,0,0,3,2,1,0,7,5,1,1,99,0,1,10,6,1,4,0,16,0,11])); let seen = 0; const i = new WebAssembly.Instance(m, { a: { b() { seen++; try { new Error().stack; } catch {} throw new Error('through wasm'); } } }); try { i.exports.c(); } catch (e) { return [seen, e.message, e.constructor.constructor === Function, i.exports.c.constructor === Function]; } })",
         [1, "through wasm", True, True],
     ),
 }
 
-MODULE = HEAD + CANARY + "".join(f"export const {name} = {text};\n" for name, (text, _) in ATTACKS.items())
+MEMORY = """
+const hold = [];
+const megabytes = async (n, make) => { for (let i = 0; i < n; i++) { hold.push(make()); await call("1.0/get"); } return hold.length; };
+export const holdsHeap = query(({ n }) => megabytes(n, () => new Array(131072).fill(0.5)));
+export const holdsBuffers = query(({ n }) => megabytes(n, () => new Uint8Array(1 << 20)));
+export const churns = query(async ({ n }) => { for (let i = 0; i < n; i++) { new Uint8Array(1 << 20); new Array(131072).fill(i); if (i % 8 === 0) await call("1.0/get"); } return n; });
+export const actionHolds = action(({ n }) => megabytes(n, () => new Uint8Array(1 << 20)));
+"""
+
+MODULE = HEAD + CANARY + MEMORY + "".join(f"export const {name} = {text};\n" for name, (text, _) in ATTACKS.items())
 
 
 def answer(op: str, _args: Any, _meta: dict[str, Any]) -> Any:
@@ -209,3 +286,37 @@ def test_an_attack_has_its_end_and_leaves_nothing(child: Child, clean: list[Any]
     assert len(result.meta["logs"]) <= 257
     assert all(len(" ".join(line["messages"])) <= 40100 for line in result.meta["logs"])
     assert child.run("query", "m.js", "canary").value == clean
+
+
+MEMORY_TEXT = "JavaScript execution ran out of memory (maximum memory usage: 64 MB)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("query", "holdsHeap"), ("query", "holdsBuffers"), ("action", "actionHolds")]
+)
+def test_a_call_that_holds_more_than_it_may_ends(child: Child, kind: str, name: str) -> None:
+    """Over 64 MiB of heap, or of buffers, kept between two entries: the memory text as a system error, and the child lives on."""
+    result = child.run(kind, "m.js", name, [{"n": 90}], answer=answer)
+    assert (result.error, result.meta["error"]["kind"]) == (MEMORY_TEXT, "system")
+    assert child.run("query", "m.js", "returnsProxy").value == {"a": 7}
+
+
+def test_memory_within_the_limits_is_fine(child: Child) -> None:
+    """50 MiB of heap, 50 MiB of buffers, and much more that is garbage at once."""
+    assert child.run("query", "m.js", "holdsHeap", [{"n": 50}], answer=answer).value == 50
+    assert child.run("query", "m.js", "holdsBuffers", [{"n": 50}], answer=answer).value == 50
+    assert child.run("query", "m.js", "churns", [{"n": 300}], answer=answer).value == 300
+
+
+def test_only_the_call_that_holds_memory_ends(child: Child) -> None:
+    """Calls that interleave with one that holds too much are not charged for it."""
+    small = [child.start("query", "m.js", "holdsBuffers", [{"n": 12}]) for _ in range(3)]
+    large = child.start("query", "m.js", "holdsBuffers", [{"n": 90}])
+    ended: dict[int, Any] = {}
+    while len(ended) < 4:
+        kind, call, seq, meta, body = child.receive()
+        if kind == RESULT:
+            ended[call] = body if meta["ok"] else meta["error"]["message"]
+        else:
+            child.send(SYSRESULT, call, seq, None, "null")
+    assert ended == {**dict.fromkeys(small, "12"), large: MEMORY_TEXT}

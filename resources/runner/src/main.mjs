@@ -91,6 +91,11 @@ class Runner {
     this.#runs.delete(run.call);
   }
 
+  /** The calls that no other call made. */
+  *roots() {
+    for (const run of this.#runs.values()) if (run instanceof Run && run.parent === null) yield run;
+  }
+
   send(kind, call, seq, meta, body) {
     this.#out.push(frames.encodeFrame(kind, call, seq, meta, body));
     this.#pumpSoon();

@@ -4,20 +4,25 @@
 // microtasks; `after` then looks at what the entry left in the outbox. main.mjs puts at most one entry into a turn of the event loop, so that
 // Node has reported unhandled rejections before `after` runs.
 import { disposeCall, hostOp } from "./host_ops/index.mjs";
+import { collectGarbage, memoryInUse } from "./memory.mjs";
 import { LinkError } from "./modules.mjs";
 
 const CPU_LIMIT_US = 1_000_000;
 const MAX_MESSAGE_BYTES = 65536;
+const MEMORY_LIMIT_BYTES = 64 * 1024 * 1024; // of the heap, and once more of buffers (runtime.md 8.5)
+const MAX_RESULT_UNITS = 60 * 1024 * 1024; // what a frame can carry; the limit of a value is Python's to check
 
 export const TIMEOUT_TEXT = "Function execution timed out (maximum duration: 1s)";
+export const MEMORY_TEXT = "JavaScript execution ran out of memory (maximum memory usage: 64 MB)";
 
 /** Bytes of a context-made ArrayBuffer, as a host Buffer (a copy). */
 const copyOut = (inner) => Buffer.from(new Uint8Array(inner));
 
 function cutToBytes(text, limit) {
-  if (text.length * 3 <= limit || Buffer.byteLength(text) <= limit) return text;
+  if (text.length * 3 <= limit) return text;
+  const bytes = Buffer.from(text.length > limit ? text.slice(0, limit + 1) : text);
+  if (bytes.length <= limit) return text;
   let end = limit;
-  const bytes = Buffer.from(text);
   while (end > 0 && (bytes[end] & 0xc0) === 0x80) end--;
   return bytes.utf8Slice(0, end);
 }
@@ -53,7 +58,7 @@ export class Run {
   #endedWell = false;
 
   /**
-   * @param {object} core {modules, contexts, schedule(run), send(kind, call, seq, meta, body), finished(run)}
+   * @param {object} core {modules, contexts, roots(), schedule(run), send(kind, call, seq, meta, body), finished(run)}
    * @param {number} call
    * @param {object} meta of the START frame
    * @param {string} args JSON text of the array of arguments
@@ -70,6 +75,8 @@ export class Run {
     this.isLive = meta.kind === "action" || meta.kind === "httpAction";
     this.cpuUs = 0;
     this.treeCpuUs = 0; // of the root: all runs of the tree
+    this.heapBytes = 0; // of the root: by how much the entries of its tree have made the heap, and the buffers, grow
+    this.bufferBytes = 0;
     this.done = false;
     this.rejected = false;
     this.queued = false; // main.mjs has it in its list of runs to enter
@@ -94,6 +101,7 @@ export class Run {
       if (!this.#bridge.isDeliverable()) return false;
     }
     if (this.#context === undefined) this.#takeContext(); // before the clock starts: making a context is not the user's time
+    const memory = memoryInUse();
     const before = process.threadCpuUsage();
     try {
       if (work !== null) work();
@@ -111,7 +119,33 @@ export class Run {
     const spent = used.user + used.system;
     this.cpuUs += spent;
     this.root.treeCpuUs += spent;
+    this.root.#countMemory(memory);
     return true;
+  }
+
+  #countMemory(before) {
+    const now = memoryInUse();
+    // What a collection freed meanwhile may have been anybody's.
+    this.heapBytes += Math.max(0, now.heap - before.heap);
+    this.bufferBytes += Math.max(0, now.buffers - before.buffers);
+  }
+
+  /**
+   * Whether the tree holds more than it may. What its entries added to the heap may be garbage by now, so what looks like too much is looked at again
+   * after a collection: it is not more than what is left when the other calls have theirs.
+   */
+  #isOutOfMemory() {
+    const { root } = this;
+    if (root.heapBytes <= MEMORY_LIMIT_BYTES && root.bufferBytes <= MEMORY_LIMIT_BYTES) return false;
+    const held = collectGarbage();
+    for (const other of this.#core.roots()) {
+      if (other === root) continue;
+      held.heap -= other.heapBytes;
+      held.buffers -= other.bufferBytes;
+    }
+    root.heapBytes = Math.max(0, Math.min(root.heapBytes, held.heap));
+    root.bufferBytes = Math.max(0, Math.min(root.bufferBytes, held.buffers));
+    return root.heapBytes > MEMORY_LIMIT_BYTES || root.bufferBytes > MEMORY_LIMIT_BYTES;
   }
 
   #takeContext() {
@@ -189,6 +223,10 @@ export class Run {
     const bridge = this.#bridge;
     if (this.root.treeCpuUs > CPU_LIMIT_US && !this.isLive) {
       this.#finishWith("system", TIMEOUT_TEXT);
+      return;
+    }
+    if (this.#isOutOfMemory()) {
+      this.#finishWith("system", MEMORY_TEXT);
       return;
     }
     const settled = int(bridge.settled());
@@ -361,8 +399,13 @@ export class Run {
   }
 
   #succeed() {
+    const value = string(this.#bridge.value());
+    if (value.length > MAX_RESULT_UNITS) {
+      this.#finishWith("system", MEMORY_TEXT);
+      return;
+    }
     if (this.isLive) this.#warnUnawaited();
-    this.#report(`"ok":true`, string(this.#bridge.value()));
+    this.#report(`"ok":true`, value);
   }
 
   #finishWith(kind, message, data = "") {
