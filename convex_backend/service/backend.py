@@ -255,13 +255,14 @@ class BackendService(SequencedService):
             self._ending = True
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda received, _frame: self._die(received))
-            self._log.info("stopping; what is under way is finished first")
         return super().stopService().addCallback(self._stopped_all)
 
     def _stopped_all(self, _: None) -> None:
-        self._log.info("stopped")
+        if self._preload is not None:
+            self._log.info("stopped")
 
     async def _withdraw(self) -> None:
+        self._log.info("stopping; what is under way is finished first")
         self._notifier.notify("STOPPING=1")
         if self._preload is not None:
             self._preload.stop()

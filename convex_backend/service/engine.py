@@ -2,7 +2,7 @@
 
 ::
 
-    start   runners spawned (not waited for) ── file opened, committer and background work started
+    start   runners spawned (not waited for) ── file opened, committer and background work started; the front's modules loaded meanwhile
     stop    background work ended, committer drained ── children reaped ── file closed
 
 Node takes longer to be ready than the database, on another core: nobody waits for it before the first call. A child that cannot be started
@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import attrs
 from prometheus_client import CollectorRegistry
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from convex_backend.database.database import Database
@@ -44,6 +46,17 @@ _ANALYSIS_MEGABYTES = 512
 # An action waits most of its time: many share a child.
 _ACTION_CHILDREN = 2
 _ACTION_CALLS_PER_CHILD = 64
+# What the front needs, from the bottom up: loaded while the file is being opened, which is mostly waiting.
+_FRONT_MODULES = (
+    "convex_backend.application.calls",
+    "convex_backend.application.application",
+    "convex_backend.application.deploy",
+    "convex_backend.application.system_functions",
+    "twisted.web.http",
+    "twisted.web.server",
+    "convex_backend.web.routes",
+    "convex_backend.service.composition",
+)
 
 
 class SystemClock:
@@ -176,7 +189,17 @@ class Engine:
             await stopping
 
     async def _start_database(self) -> None:
-        await self._machinery.database.start()
+        opening = from_coroutine(self._machinery.database.start())
+        try:
+            for name in _FRONT_MODULES:
+                if opening.called:
+                    break
+                import_module(name)
+                # A turn of the reactor, for what the file has answered meanwhile.
+                await deferLater(self._reactor, 0)
+        except CancelledError:
+            opening.cancel()
+        await opening
 
     async def _drain_database(self) -> None:
         await self._machinery.database.drain()
