@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def main() -> None:
         "g": idle.start_up,
     }
     _limits()
+    # So that children are stopped and folders removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     names = list(known) if "all" in given.which else given.which
     for name in names:
         began = time.monotonic()
