@@ -249,3 +249,9 @@ def test_python_that_does_not_know_itself_starts_node_bare(monkeypatch: pytest.M
     """An embedded interpreter without an executable still runs functions."""
     monkeypatch.setattr("sys.executable", "")
     assert guards.launch(["/node", "/main.mjs"], network=False) == ["/node", "/main.mjs"]
+
+
+def test_documentation_names_every_guard() -> None:
+    """The page on the guards has a row for each label of the metric."""
+    page = (Path(__file__).parents[2] / "docs" / "runtime.md").read_text("utf-8")
+    assert [label for label in ("permission_model", *guards._STEPS) if f"| `{label}` |" not in page] == []
