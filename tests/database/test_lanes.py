@@ -55,6 +55,28 @@ class QueueTests(SynchronousTestCase):
             self.assertFalse(Outcome(late.enter(KEY)).done)
             late.release_all()
 
+    def test_waits_are_told(self) -> None:
+        """Who asked is told when a wait begins and when it ends, also when it is cancelled or made way; not of lanes that are free."""
+        told: list[bool] = []
+        owner, waiter, gone = [self.lanes.ticket() for _ in range(3)]
+        owner.on_wait = waiter.on_wait = gone.on_wait = told.append
+        self.assertTrue(Outcome(owner.enter(KEY)).done)
+        self.assertEqual(told, [])
+        self.assertFalse(Outcome(waiter.enter(KEY)).done)
+        self.assertEqual(told, [True])
+        owner.release_all()
+        self.assertEqual(told, [True, False])
+        self.assertFalse(Outcome(gone.enter(KEY)).done)
+        gone.keep_for_rerun()
+        self.assertEqual(told, [True, False, True, False])
+
+    def test_lane_that_becomes_free_while_a_wait_is_told(self) -> None:
+        """The wait is in the queue before it is told: what is told may release the lane."""
+        owner, waiter = self.lanes.ticket(), self.lanes.ticket()
+        self.assertTrue(Outcome(owner.enter(KEY)).done)
+        waiter.on_wait = lambda waits: owner.release_all() if waits else None
+        self.assertTrue(Outcome(waiter.enter(KEY)).done)
+
     def test_entering_an_owned_lane_again(self) -> None:
         """An owner enters its own lane at once."""
         ticket = self.lanes.ticket()
