@@ -27,7 +27,7 @@ FILE_BYTES = 4096
 # Writable memory that node maps before it runs anything: most of it is room for code, of which little is ever used.
 NODE_DATA_BYTES = 896 << 20
 _HEAP_FLAG = "--max-old-space-size="
-OOM_SCORE = b"500"
+OOM_SCORE = 500
 
 _SIGKILL = 9
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
@@ -80,9 +80,10 @@ def _set_limits(files: int, command: list[str]) -> None:
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (bound, bound))
     if sys.platform.startswith("linux"):
-        # When memory runs out the kernel takes a child, which is replaced, and not the server.
-        with open("/proc/self/oom_score_adj", "wb", 0) as file:
-            file.write(OOM_SCORE)
+        # When memory runs out the kernel takes a child, which is replaced, and not the server. A container may have said more already.
+        with open("/proc/self/oom_score_adj", "r+b", 0) as file:
+            if int(file.read(16)) < OOM_SCORE:
+                file.write(b"%d" % OOM_SCORE)
 
 
 def _change_user(uid: int, gid: int, node: str, script: str) -> None:
@@ -198,8 +199,8 @@ def main(arguments: list[str]) -> None:
     for name, step in steps:
         try:
             step()
-        except OSError as error:
-            report.append(f"{name}\t{error.strerror or error}\n")
+        except (OSError, ValueError) as error:  # ValueError: what setrlimit says to a limit that it does not take
+            report.append(f"{name}\t{getattr(error, 'strerror', None) or error}\n")
         else:
             report.append(f"{name}\t\n")
     os.pwrite(REPORT_FD, "".join(report).encode("utf-8", "replace")[: FILE_BYTES - REPORT_OFFSET], REPORT_OFFSET)

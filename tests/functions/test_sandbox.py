@@ -6,6 +6,7 @@ system alone stands in the way.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -320,6 +321,63 @@ def test_root_stays_when_another_user_could_not_read(targets: None, place: Path,
     assert outcome.report.weakened
     for name in [*FILES, *CHANGES, *SIGNALS]:
         outcome.error(name)
+
+
+def test_missing_filter_is_reported_and_the_child_runs(
+    targets: None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a system call filter cannot be had the child runs behind the other guards, and the report has the reason."""
+    monkeypatch.setattr(guards, "_filter", lambda network: "-not here")
+    outcome = attempt(place)
+    assert outcome.report.missing["system_calls"] == outcome.report.missing["no_network"] == "not here"
+    assert outcome.report.weakened
+    assert outcome.done("tcp") == "connected"
+    for name in [*FILES, *CHANGES, "spawn"]:
+        assert outcome.error(name) == "ERR_ACCESS_DENIED", name
+
+
+def test_filter_that_the_kernel_refuses_is_reported(
+    targets: None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that does not end in a return is none to the kernel; its word for that is the reason."""
+    monkeypatch.setattr(guards, "_filter", lambda network: "2000000004000000")
+    outcome = attempt(place)
+    assert outcome.report.missing["system_calls"] == os.strerror(errno.EINVAL)
+
+
+def test_limits_are_set(place: Path) -> None:
+    """No core file, no file over 4 KB, few descriptors; the kernel prefers the child when memory runs out."""
+    script = place / "script" / "wait.mjs"
+    script.write_text("setInterval(() => {}, 1000);")
+    announce = os.memfd_create("announce")
+    child = subprocess.Popen(
+        guards.launch([find_node(), str(script)], network=False),
+        stdin=subprocess.DEVNULL,
+        close_fds=False,
+        preexec_fn=lambda: os.dup2(announce, 4),
+    )
+    try:
+        wait_until(lambda: os.readlink(f"/proc/{child.pid}/exe") == os.path.realpath(find_node()))
+        limits = Path(f"/proc/{child.pid}/limits").read_text()
+        bounds = {line[:26].strip(): line[26:].split()[:2] for line in limits.splitlines()}
+        assert bounds["Max core file size"] == ["0", "0"]
+        assert bounds["Max file size"] == ["4096", "4096"]
+        assert bounds["Max open files"] == ["256", "256"]
+        assert int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) >= 500
+        assert os.getsid(child.pid) == child.pid
+    finally:
+        child.kill()
+        child.wait(10)
+        os.close(announce)
+
+
+def test_child_of_a_parent_that_is_gone_does_not_start(place: Path) -> None:
+    """Should the server end before the launcher has tied itself to it, the child ends at once."""
+    command = guards.launch([find_node(), str(place / "script" / "hostile.mjs")], network=False)
+    parent = command.index(str(os.getpid()))
+    command[parent] = "1"
+    done = subprocess.run(command, check=False, capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 ORPHANING = """
