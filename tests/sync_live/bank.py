@@ -30,6 +30,12 @@ def open_bank(app: Path, server: Server) -> None:
     server.value("mutation", "bank:open", {"accounts": ACCOUNTS, "balance": BALANCE})
 
 
+def copy_of(data: Path, folder: Path) -> Path:
+    """Copy a stopped server's folder into the empty *folder*. :returns: *folder*."""
+    shutil.copytree(data, folder, dirs_exist_ok=True)
+    return folder
+
+
 def client_process(app: Path, script: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a script of ``clients/``; it prints JSON lines and reads its standard input."""
     return subprocess.Popen(

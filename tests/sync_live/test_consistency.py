@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.harness import Server
-from tests.sync_live.bank import open_bank
+from tests.sync_live.bank import copy_of
 from tests.sync_live.checker import History, whole_view
 from tests.sync_live.load import NpmLoad, RawLoad, Trouble
 from tests.sync_live.proxy import Proxy
@@ -56,18 +56,17 @@ def _await_convergence(server: Server, raw: list[RawLoad], npm: list[NpmLoad], s
 
 
 def _run(
-    app: Path, folder: Path, *, seconds: float, raw_clients: int, npm_clients: int, kill_every: float | None
+    app: Path, data: Path, folder: Path, *, seconds: float, raw_clients: int, npm_clients: int, kill_every: float | None
 ) -> str:
     """The whole story. :returns: figures, for a person who reads the output."""
     seed = time.time_ns() % 1_000_000
     history, owners = History(), {}
-    server = Server(folder)
+    server = Server(copy_of(data, folder))
     server.start()
     proxy = Proxy(server.port)
     raw: list[RawLoad] = []
     npm: list[NpmLoad] = []
     try:
-        open_bank(app, server)
         raw += [RawLoad(f"r{n}", proxy.port, history, owners, seed + n) for n in range(raw_clients)]
         npm.append(NpmLoad(app, f"http://127.0.0.1:{proxy.port}", "n", npm_clients, history, owners))
         for load in raw:
@@ -107,17 +106,17 @@ def _run(
         server.kill()
 
 
-def test_every_client_sees_one_history(bank_app: Path, tmp_path: Path) -> None:
+def test_every_client_sees_one_history(bank_app: Path, bank_data: Path, tmp_path: Path) -> None:
     """Eight clients for ten seconds, with faults of the network and two kills of the server."""
-    print(_run(bank_app, tmp_path, seconds=10, raw_clients=5, npm_clients=3, kill_every=4))
+    print(_run(bank_app, bank_data, tmp_path, seconds=10, raw_clients=5, npm_clients=3, kill_every=4))
 
 
 @pytest.mark.slow
-def test_every_client_sees_one_history_for_minutes(bank_app: Path, tmp_path: Path) -> None:
+def test_every_client_sees_one_history_for_minutes(bank_app: Path, bank_data: Path, tmp_path: Path) -> None:
     """Twenty-four clients for four minutes, with a kill every 20 seconds."""
-    print(_run(bank_app, tmp_path, seconds=240, raw_clients=16, npm_clients=8, kill_every=20))
+    print(_run(bank_app, bank_data, tmp_path, seconds=240, raw_clients=16, npm_clients=8, kill_every=20))
 
 
-def test_every_client_sees_one_history_without_kills(bank_app: Path, tmp_path: Path) -> None:
+def test_every_client_sees_one_history_without_kills(bank_app: Path, bank_data: Path, tmp_path: Path) -> None:
     """A server that lives for the whole time: rounds overlap, and old sockets race with new ones."""
-    print(_run(bank_app, tmp_path, seconds=6, raw_clients=8, npm_clients=2, kill_every=None))
+    print(_run(bank_app, bank_data, tmp_path, seconds=6, raw_clients=8, npm_clients=2, kill_every=None))
