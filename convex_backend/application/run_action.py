@@ -5,7 +5,7 @@ Source: ``runtime.md`` sections 9.2 and 9.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,8 +16,9 @@ from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity
 from convex_backend.errors import ConvexError
 from convex_backend.functions.context import CallContext
+from convex_backend.functions.log_lines import cap
 from convex_backend.functions.outcome import FunctionFailed
-from convex_backend.interfaces import FunctionError
+from convex_backend.interfaces import FunctionError, LogLine
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import TableNames
 
@@ -105,9 +106,27 @@ async def run_action(
     def tables(component: int) -> Mapping[str, int]:
         return database.catalogs.at(database.committer.durable_ts).table_numbers(component)
 
+    shown: list[LogLine] = []
+
+    def record(lines: Sequence[LogLine]) -> None:
+        if lines:
+            shown.extend(lines)
+            services.function_log.record_progress(
+                kind="action",
+                component_path=wanted.component_path,
+                path=wanted.path.stripped,
+                log_lines=lines,
+                request_id=caller.request_id,
+                execution_id=execution_id,
+            )
+
+    def record_running(lines: Sequence[LogLine]) -> None:
+        record(cap([*shown, *lines])[len(shown) :])
+
     def make_host() -> CallContext:
         tree = calls.call_tree(services, None, identity, caller, names, tables)
         tree.services = nested
+        tree.on_lines = record_running
         return CallContext(
             tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
         )
@@ -122,15 +141,7 @@ async def run_action(
     )
     started = services.now_ns()
     outcome = await services.actions.run(spec, make_host)
-    if outcome.log_lines:
-        services.function_log.record_progress(
-            kind="action",
-            component_path=wanted.component_path,
-            path=wanted.path.stripped,
-            log_lines=outcome.log_lines,
-            request_id=caller.request_id,
-            execution_id=execution_id,
-        )
+    record(outcome.log_lines[len(shown) :])  # what came with the end: warnings
     services.function_log.record_completion(
         kind="action",
         component_path=wanted.component_path,

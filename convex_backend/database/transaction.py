@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -43,7 +43,7 @@ from convex_backend.database.snapshot import BelowFloor, Snapshot
 from convex_backend.database.system_rows import SystemRows
 from convex_backend.database.system_tables import CATALOG_TABLETS, VIRTUAL_NUMBERS, VIRTUAL_TABLES
 from convex_backend.database.tables import create_table
-from convex_backend.database.writes import Keys, Write, WriteSet
+from convex_backend.database.writes import Keys, Write, WriteSet, WrittenSize
 from convex_backend.errors import BadRequest
 from convex_backend.values.ids import decode_id, encode_id
 from convex_backend.values.json_codec import dumps, loads
@@ -690,6 +690,10 @@ class Transaction:
         """The answer of ``1.0/getTransactionMetrics``."""
         self.count_queries()
         return self.counters.metrics()
+
+    def sizes_above(self, share: float) -> Iterator[WrittenSize]:
+        """Documents written so far that are larger, or more nested, than *share* of what is allowed."""
+        return self.writes.sizes_above(share)
 
     def left(self) -> tuple[int, int]:
         """How many more documents, and bytes of JSON text, may surely be read before a limit is met."""

@@ -7,11 +7,16 @@ will leave. Savepoints are positions in an undo log.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
 
+from convex_backend.database.counters import SIZE_PER_JSON_BYTE
+from convex_backend.database.system_tables import LAST_FIXED_ID
 from convex_backend.database.write_log import DocumentChange
+from convex_backend.values.json_codec import loads
+from convex_backend.values.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_NESTING, nesting, size_of
 
 #: Index keys by index id.
 Keys = dict[int, bytes]
@@ -35,6 +40,20 @@ class Write:
     old_keys: Keys
     json: bytes | None
     keys: Keys
+
+
+@attrs.frozen(slots=True)
+class WrittenSize:
+    """How large one written document is.
+
+    :param id: its id as functions know it.
+    :param size: bytes, as ``values.limits.size_of`` counts them.
+    :param nesting: levels of objects and arrays, the document's own included.
+    """
+
+    id: str
+    size: int
+    nesting: int
 
 
 def _is_kept(write: Write) -> bool:
@@ -113,6 +132,25 @@ class WriteSet:
             else:
                 writes[document_id] = previous
             self._changed(tablet, current, previous)
+
+    def sizes_above(self, share: float) -> Iterator[WrittenSize]:
+        """Documents of users that are larger, or more deeply nested, than *share* of what is allowed; in the order of their writes.
+
+        Few documents are measured: a text that is short and has few brackets cannot belong to one.
+        """
+        max_text = MAX_DOCUMENT_BYTES * share / SIZE_PER_JSON_BYTE
+        max_brackets = MAX_DOCUMENT_NESTING * share
+        for tablet, writes in self.tablets.items():
+            if tablet <= LAST_FIXED_ID:
+                continue
+            for write in writes.values():
+                json = write.json
+                if json is None or (len(json) <= max_text and json.count(b"{") + json.count(b"[") <= max_brackets):
+                    continue
+                document = loads(json, allow_commit_ts=True)
+                size, levels = size_of(document), nesting(document)
+                if size > MAX_DOCUMENT_BYTES * share or levels > MAX_DOCUMENT_NESTING * share:
+                    yield WrittenSize(document["_id"], size, levels)
 
     def changes(self) -> tuple[DocumentChange, ...]:
         """What to commit, in a fixed order; documents that came and went inside the transaction are left out.

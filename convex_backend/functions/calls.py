@@ -72,6 +72,7 @@ class Slot:
     entry: tuple[int, int] | None = None
     entry_since: float = 0.0
     entry_cpu: float | None = None
+    entry_resident: int | None = None
     stopped_since: float | None = None
     quiet_since: float | None = None
     resident: int = 0

@@ -6,13 +6,14 @@ Source: ``runtime.md`` sections 2, 8.6, 9.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
 from convex_backend.database.counters import Counters
 from convex_backend.database.query.cursor import Seal, Unseal
+from convex_backend.database.writes import WrittenSize
 from convex_backend.errors import BadRequest, ConvexError
 from convex_backend.functions.directory import Environment, FunctionDirectory, ResolvedFunction
 from convex_backend.functions.invocation import check_returns
@@ -23,6 +24,7 @@ from convex_backend.functions.limits import (
     RESULT_WARNING,
     TRANSACTION_WARNINGS,
     WARN_SHARE,
+    document_warnings,
     time_warning,
 )
 from convex_backend.functions.log_lines import cap
@@ -99,6 +101,9 @@ class Documents(Protocol):
 
     def left(self) -> tuple[int, int]:
         """Documents and bytes that may still be read."""
+
+    def sizes_above(self, share: float) -> Iterable[WrittenSize]:
+        """Written documents larger or more nested than *share* of what is allowed."""
 
     def metrics(self) -> dict[str, dict[str, int]]:
         """``{name: {used, remaining}}``."""
@@ -178,6 +183,7 @@ class CallTree:
     :param journal_end_cursor: end of the root's page in an earlier run of the same live query (``runtime.md`` 3.5).
     :param on_lines: gets the console lines of a running action as they come.
     :param on_abandon: called when the try of the root gives nothing.
+    :param on_lost: called before, when that is for want of its child.
     """
 
     services: CallServices
@@ -190,6 +196,7 @@ class CallTree:
     identity_observed: bool = False
     journal_end_cursor: str | None = None
     on_abandon: Callable[[], None] | None = None
+    on_lost: Callable[[], None] | None = None
     on_lines: Callable[[Sequence[LogLine]], None] | None = None
 
 
@@ -298,6 +305,11 @@ class CallContext:
             outcome = attrs.evolve(outcome, log_lines=(*cap(outcome.log_lines), *warnings))
         return outcome
 
+    def lost(self) -> None:
+        """See :class:`CallHost`."""
+        if self.tree.on_lost is not None:
+            self.tree.on_lost()
+
     def abandon(self) -> None:
         """See :class:`CallHost`."""
         self.queries.clear()
@@ -319,6 +331,9 @@ class CallContext:
                 for row in TRANSACTION_WARNINGS
                 if row.metric in metrics and metrics[row.metric]["used"] > row.limit * WARN_SHARE
             )
+        if self.transaction is not None and self.transaction.counters.documents_written:
+            for written in self.transaction.sizes_above(WARN_SHARE):
+                found.extend(document_warnings(written.id, written.size, written.nesting, now))
         if result_bytes:
             found.append((ACTION_RESULT_WARNING if action else RESULT_WARNING).line(result_bytes, now))
         if not action and outcome.error is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import attrs
 
 from convex_backend.interfaces import LogLine
+from convex_backend.values.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_NESTING
 
 MAX_ARGUMENT_BYTES = 16 * 1024 * 1024
 MAX_RESULT_BYTES = 16 * 1024 * 1024
@@ -96,6 +97,28 @@ TRANSACTION_WARNINGS = (
 ARGUMENTS_WARNING = LimitWarning(
     "TooLargeFunctionArguments", "Large size of the function arguments", MAX_ARGUMENT_BYTES, "bytes"
 )
+LARGE_DOCUMENT_CODE = "ValueTooLargeError"
+NESTED_DOCUMENT_CODE = "TooNested"
+
+
+def document_warnings(id: str, size: int, nesting: int, timestamp: float) -> list[LogLine]:
+    """The warnings about one written document; *size* in bytes, *nesting* in levels."""
+    rows = (
+        (
+            LimitWarning(LARGE_DOCUMENT_CODE, f'Large document written with ID "{id}"', MAX_DOCUMENT_BYTES, "bytes"),
+            size,
+        ),
+        (
+            LimitWarning(
+                NESTED_DOCUMENT_CODE, f'Deeply nested document written with ID "{id}"', MAX_DOCUMENT_NESTING, "levels"
+            ),
+            nesting,
+        ),
+    )
+    lines = [row.line(actual, timestamp) for row, actual in rows]
+    return [line for line in lines if line is not None]
+
+
 RESULT_WARNING = LimitWarning(
     "TooLargeFunctionResult", "Large size of the function return value", MAX_RESULT_BYTES, "bytes"
 )

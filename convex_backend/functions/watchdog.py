@@ -16,6 +16,8 @@ from twisted.python.failure import Failure
 
 from convex_backend.functions.calls import Call, Slot, SlotState
 from convex_backend.functions.limits import (
+    MEMORY_MEGABYTES,
+    MEMORY_TEXT,
     SYSCALL_SECONDS,
     SYSCALL_TIMEOUT_TEXT,
     USER_SECONDS,
@@ -33,6 +35,8 @@ WALL_FACTOR = 4.0
 MAX_ENTRY_SECONDS = 30.0
 """Wall limit of one entry of a query or mutation, whatever its CPU time."""
 RESIDENT_EVERY_TICKS = 10
+MAX_ENTRY_RESIDENT_BYTES = 3 * MEMORY_MEGABYTES * 1024 * 1024
+"""By how much one entry may make its child grow: heap and buffers, and as much again of garbage. The child itself counts entries that end."""
 
 
 class Watched(Protocol):
@@ -133,9 +137,13 @@ class Watchdog:
             slot.entry = entry
             slot.entry_since = now
             slot.entry_cpu = cpu
+            slot.entry_resident = None
             slot.stalled = False
             return False
         slot.stalled = True
+        if self._entry_ran_out_of_memory(slot):
+            self._pool.condemn(slot, call.root, MEMORY_TEXT, "memory")
+            return True
         wall = now - slot.entry_since
         burned = cpu - slot.entry_cpu if cpu is not None and slot.entry_cpu is not None else wall / WALL_FACTOR
         root = call.root
@@ -148,6 +156,17 @@ class Watchdog:
             self._pool.condemn(slot, root, USER_TIMEOUT_TEXT, "user_time")
             return True
         return False
+
+    @staticmethod
+    def _entry_ran_out_of_memory(slot: Slot) -> bool:
+        """Looks at memory from the second tick of an entry on: short ones cost nothing."""
+        resident = slot.child.resident_bytes()
+        if resident is None:
+            return False
+        if slot.entry_resident is None:
+            # What the entry took in its first tick is not known: the last regular measurement is older, so never larger by its doing.
+            slot.entry_resident = min(resident, slot.resident) if slot.resident else resident
+        return resident - slot.entry_resident > MAX_ENTRY_RESIDENT_BYTES
 
     def _check_silence(self, slot: Slot, now: float) -> None:
         waits = any(call.serving or call.action for call in slot.calls.values())
