@@ -36,7 +36,8 @@ def test_large_documents_are_named() -> None:
     """Over 80 % of 1 MiB; a document that is changed twice is named once, with its last size, and one that went is not."""
     rig = Rig()
     insert = [
-        rig.call("1.0/insert", {"table": "t", "value": {"v": "x" * size}})["_id"] for size in (900_000, 900_000, 700_000)
+        rig.call("1.0/insert", {"table": "t", "value": {"v": "x" * size}})["_id"]
+        for size in (900_000, 900_000, 700_000)
     ]
     rig.call("1.0/shallowMerge", {"id": insert[0], "value": {"v": "x" * 1_000_000}})
     rig.call("1.0/remove", {"id": insert[1]})
