@@ -195,6 +195,10 @@ class CallHost(Protocol):
         :raises Transient: the run must not be believed; raised to the caller of ``run``.
         """
 
+    def lost(self) -> None:
+        """Called before :meth:`abandon` when the child of this try, a root, went away. Another try may follow, after any time: nobody must have
+        to wait for it."""
+
     def abandon(self) -> None:
         """Called instead of :meth:`complete` when this try will give nothing (cancelled, child lost, fatal error)."""
 

@@ -136,6 +136,8 @@ class Mutations:
             tree = calls.call_tree(
                 services, transaction, identity, caller, transaction.names, transaction.table_numbers, transaction.close
             )
+            # Lanes that a try held must not wait for the next one, which may have to wait for those that want them.
+            tree.on_lost = ticket.release_all
             context = CallContext(
                 tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
             )

@@ -91,6 +91,7 @@ class RunnerPool:
         )
         self._watchdog = Watchdog(clock, self)
         self._quarantine = DeferredLock()
+        self._isolated: Slot | None = None
         self._stopping = False
         self._run_counters: dict[tuple[str, str], Counter] = {}
 
@@ -172,13 +173,21 @@ class RunnerPool:
         for _ in range(MAX_QUARANTINES):
             await self._quarantine.acquire()
             try:
-                slot = await self._fleet.quarantine()
+                slot = self._isolated
+                if slot is None or slot.child not in self._fleet:
+                    slot = await self._fleet.quarantine()
+                self._isolated = None
+                ended: Outcome | Lost | None = None
                 try:
                     ended = await self._try(slot, spec, make_host)
                 finally:
-                    slot.child.close()
+                    # A child that gave an answer is good enough for the next suspect; starting one takes much longer than most runs.
+                    if isinstance(ended, Outcome) and self._quarantine.waiting and slot.child in self._fleet:
+                        self._isolated = slot
+                    else:
+                        slot.child.close()
             finally:
-                self._quarantine.release()
+                self._release_quarantine()
             if isinstance(ended, Outcome):
                 return ended
             if ended.out_of_memory:
@@ -186,6 +195,13 @@ class RunnerPool:
                 return system_failure(MEMORY_TEXT)
             self._metrics.replayed.inc()
         return system_failure(ServerFault.MESSAGE)
+
+    def _release_quarantine(self) -> None:
+        self._quarantine.release()
+        if not self._quarantine.locked and self._isolated is not None:
+            # Who waited for it has gone.
+            self._isolated.child.close()
+            self._isolated = None
 
     async def _try(self, slot: Slot, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome | Lost:
         # The load is counted from here on: sending modules may wait, and others choose a child meanwhile.
@@ -224,7 +240,12 @@ class RunnerPool:
         condemned, outcome = slot.condemned if slot.condemned is not None else (None, None)
         announced = slot.calls.get(exit.announced.call)
         announced_root = announced.root if announced is not None else None
+        # All of them before any is tried again: see the rule of CallHost.lost.
         for root in roots:
+            root.host.lost()
+        for root in roots:
+            if not root.alive:
+                continue
             alone = slot.state is SlotState.QUARANTINE or slot.target is SlotState.QUARANTINE
             if root is condemned:
                 assert outcome is not None

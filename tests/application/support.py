@@ -45,7 +45,8 @@ class Link:
         return host.complete(await self._pool.play(spec, host))
 
     def waits(self, waits: bool) -> None:
-        """A scripted pool has no slots."""
+        """A scripted pool has no slots; it notes that it was told."""
+        self._pool.waits.append(waits)
 
 
 class Function:
@@ -92,6 +93,7 @@ class ScriptedPool:
         self.paused: list[Deferred[None]] = []
         self.specs: list[CallSpec] = []
         self.lose = 0
+        self.waits: list[bool] = []
 
     async def run(self, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome:
         self.specs.append(spec)

@@ -135,6 +135,15 @@ def test_reruns_are_not_queued_for_admission() -> None:
     assert len(world.pool.specs) > 3
 
 
+def test_the_pool_is_told_of_waits_in_lanes() -> None:
+    """While a mutation waits in a lane its slot is free: the pool hears when each wait begins and when it ends."""
+    world = counter_world()
+    results = [start(world, "counters:increment") for _ in range(5)]
+    while any(not r for r in results):
+        world.go_on()
+    assert world.pool.waits.count(True) == world.pool.waits.count(False) > 0
+
+
 def test_an_error_computed_from_pending_data_waits_until_that_is_durable() -> None:
     """Nobody learns of data that may still be lost, not even through an error."""
     world = World()

@@ -124,6 +124,7 @@ class FakeHost:
         self.link: CallLink | None = None
         self.completed = 0
         self.abandoned = 0
+        self.losses = 0
 
     def begin(self, link: CallLink) -> None:
         self.link = link
@@ -155,6 +156,9 @@ class FakeHost:
     def complete(self, outcome: Outcome) -> Outcome:
         self.completed += 1
         return outcome
+
+    def lost(self) -> None:
+        self.losses += 1
 
     def abandon(self) -> None:
         self.abandoned += 1

@@ -421,9 +421,12 @@ class LossTests(PoolCase):
         second = self.alone()
         second.result(second.starts[0], b"2")
         self.assertEqual(self.successResultOf(good).value, b"2")
-        self.assertTrue(second.closed)
-        self.alone().die(code=134)
+        # Its child has shown that it is sound, so the next one is not kept waiting for another.
+        self.assertFalse(second.closed)
+        self.assertIs(self.alone(), second)
+        second.die(code=134)
         self.assertEqual(self.error_of(bad), FunctionError(ServerFault.MESSAGE, None, True))
+        self.assertEqual([host.losses for host in self.hosts], [1, 1, 1, 0, 1])
         self.assertEqual(len(self.hosts), 5)
 
     def test_out_of_memory_in_quarantine_is_the_calls_own(self) -> None:
