@@ -56,6 +56,8 @@ TEST_REQUIRES = [
     "hypothesis>=6.100",
     # Memory and processor figures of children in tests and benchmarks.
     "psutil>=5.9",
+    # The official client for Python, unmodified; its core is the Rust client, so it stands for that one too.
+    "convex>=0.8.1",
 ]
 
 CHECK_REQUIRES = ["ruff>=0.14", "mypy>=1.18", "mypy-zope>=1.0.13", "build>=1.2"]

@@ -1,6 +1,6 @@
 // A bank whose invariants hold at every commit: the balances sum up to what they were, and every transfer raises the
 // counter by one and the versions of two accounts by one each, so the versions sum up to twice the counter.
-import { actionGeneric, anyApi, mutationGeneric, paginationOptsValidator, queryGeneric } from "convex/server";
+import { actionGeneric, anyApi, internalQueryGeneric, mutationGeneric, paginationOptsValidator, queryGeneric } from "convex/server";
 import { ConvexError, v } from "convex/values";
 
 export const open = mutationGeneric({
@@ -107,6 +107,8 @@ export const fails = queryGeneric({
 });
 
 export const whoami = queryGeneric({ args: {}, handler: async (ctx) => await ctx.auth.getUserIdentity() });
+
+export const secret = internalQueryGeneric({ args: {}, handler: async () => "for admins" });
 
 export const echo = actionGeneric({
   args: { value: v.any(), fail: v.optional(v.boolean()) },
