@@ -80,6 +80,15 @@ return freeze({
     endCallbacks.count = 0;
     return true;
   },
+  /** The context is to serve runs that evaluate their modules anew (realm_check.js). Before any user code. */
+  prepareRealm: takeSnapshot,
+  /** Text of what the runs so far have changed in the realm, or "". */
+  realmDifference,
+  /** Before the next run of a context whose realm is unchanged. */
+  restart() {
+    restart();
+    return this.renew();
+  },
   setTables(text) {
     tablesText = text;
     tables = null;
@@ -127,8 +136,8 @@ return freeze({
         failPlainly(wrong);
         return;
       }
-      const promise = kind === "action" ? exported.invokeAction(requestId, argsText) : exported[`invoke${kindNames[kind]}`](argsText);
-      settle(promise, displayName);
+      const method = exported[`invoke${kindNames[kind]}`];
+      settle(apply(method, global, kind === "action" ? [requestId, argsText] : [argsText]), displayName);
     } catch (error) {
       if (!ended) fail(error);
     }
