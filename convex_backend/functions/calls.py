@@ -50,7 +50,7 @@ class SlotState(Enum):
 class Slot:
     """One child and what runs in it.
 
-    :param target: the state that follows STARTING.
+    :param target: what it is for: the state that follows STARTING, or QUARANTINE.
     :param hello: fires when it said hello.
     :param roots: number of root calls, the child's load.
     :param calls: every call by id, nested ones too.

@@ -30,6 +30,8 @@ HELLO_SECONDS = 10.0
 SPARE_DELAY_SECONDS = 0.5
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
+HOPELESS_STARTS = 3
+"""Starts in a row that failed, after which those who wait for a child are told so; one may have been somebody's signal."""
 
 
 @attrs.frozen(slots=True)
@@ -91,6 +93,7 @@ class Fleet:
         self._ready_waiters: Waiters[None] = Waiters()
         self._all_gone: Waiters[None] = Waiters()
         self._backoff_seconds = 0.0
+        self._failed_starts = 0
         self._retry: IDelayedCall | None = None
         self._spare_call: IDelayedCall | None = None
         self._stopping = False
@@ -169,6 +172,7 @@ class Fleet:
         """A child of its own for one suspect; the caller closes it."""
         for slot in self._by_child.values():
             if slot.state is SlotState.SPARE:
+                slot.target = SlotState.QUARANTINE
                 self._set_state(slot, SlotState.QUARANTINE)
                 self._plan_spare()
                 return succeed(slot)
@@ -212,6 +216,7 @@ class Fleet:
         if slot.hello_timer is not None:
             slot.hello_timer.cancel()
         self._backoff_seconds = 0.0
+        self._failed_starts = 0
         if slot.state is not SlotState.STARTING:
             return
         hello, slot.hello = slot.hello, None
@@ -280,7 +285,8 @@ class Fleet:
         if self._stopping:
             return
         self._log.error("cannot start a runner: {error}", error=failure.getErrorMessage())
-        if not self._ready:
+        self._failed_starts += 1
+        if not self._ready and self._failed_starts >= HOPELESS_STARTS:
             error = ServerFault()
             self._ready_waiters.fail(error)
             self._on_start_failure(error)

@@ -15,6 +15,7 @@ Beside it: ``admission.py`` who may run, ``fleet.py`` the children, ``call_trees
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Iterable
 
 from prometheus_client import Counter
@@ -42,6 +43,8 @@ __all__ = ["ModuleText", "PoolOptions", "RunnerPool"]
 MAX_REPLAYS = 3
 """An innocent call that loses its child more often than this is treated as a suspect."""
 MAX_QUARANTINES = 2
+MAX_QUARANTINE_TRIES = 6
+"""Tries in quarantine, those included that somebody's signal ended, or whose child did not start."""
 
 
 class RunnerPool:
@@ -170,12 +173,19 @@ class RunnerPool:
         self._metrics.limits(limit).inc()
 
     async def _run_quarantined(self, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome:
-        for _ in range(MAX_QUARANTINES):
+        crashes = 0
+        for _ in range(MAX_QUARANTINE_TRIES):
+            if crashes >= MAX_QUARANTINES:
+                break
             await self._quarantine.acquire()
             try:
                 slot = self._isolated
                 if slot is None or slot.child not in self._fleet:
-                    slot = await self._fleet.quarantine()
+                    try:
+                        slot = await self._fleet.quarantine()
+                    except ServerFault:
+                        self._log.failure("a child for a suspect did not start")
+                        continue
                 self._isolated = None
                 ended: Outcome | Lost | None = None
                 try:
@@ -190,6 +200,9 @@ class RunnerPool:
                 self._release_quarantine()
             if isinstance(ended, Outcome):
                 return ended
+            if self._stopping:
+                raise Overloaded("BackendIsNotRunning", STOPPING_TEXT)
+            crashes += ended.suspect
             if ended.out_of_memory:
                 self._limit_hit("memory")
                 return system_failure(MEMORY_TEXT)
@@ -246,7 +259,7 @@ class RunnerPool:
         for root in roots:
             if not root.alive:
                 continue
-            alone = slot.state is SlotState.QUARANTINE or slot.target is SlotState.QUARANTINE
+            alone = slot.target is SlotState.QUARANTINE
             if root is condemned:
                 assert outcome is not None
                 self._trees.end(root, abandon=True)
@@ -260,7 +273,9 @@ class RunnerPool:
                 lost = Lost(False, False)
             else:
                 suspect = announced_root is None or root is announced_root
-                lost = Lost(suspect or alone, exit.out_of_memory)
+                # No function can send a signal: who is alone and is ended by one, or stopped, has met somebody else's.
+                signalled = slot.kill_reason == "stopped" or (exit.signal == signal.SIGKILL and exit.reason is None)
+                lost = Lost((suspect or alone) and not (alone and signalled), exit.out_of_memory)
             self._trees.end(root, abandon=True)
             root.done.callback(lost)
         slot.calls.clear()

@@ -273,6 +273,7 @@ class RunnerProcess:
         self._listener: ChildListener | None = None
         self._announce_fd = -1
         self._outgoing: list[bytes] = []
+        self._killed = False
         self._held = False
         self._drained: Waiters[None] = Waiters()
         self.congested = False
@@ -327,7 +328,7 @@ class RunnerProcess:
 
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         """Queue one frame; see :class:`Child`."""
-        if self._lost or self._disconnected:
+        if self._lost or self._disconnected or self._killed:
             return
         frame = frames.encode(kind, call, seq, meta, body)
         self._outgoing.append(frame)
@@ -412,6 +413,9 @@ class RunnerProcess:
         """SIGKILL; see :class:`Child`."""
         if self._kill_reason is None:
             self._kill_reason = reason
+        self._killed = True
+        self._outgoing.clear()
+        self.unsent_bytes = 0
         self._signal("KILL")
 
     def close(self) -> None:

@@ -429,6 +429,35 @@ class LossTests(PoolCase):
         self.assertEqual([host.losses for host in self.hosts], [1, 1, 1, 0, 1])
         self.assertEqual(len(self.hosts), 5)
 
+    def test_signals_in_quarantine_do_not_count(self) -> None:
+        """A suspect whose quarantine children are killed or stopped from outside, or do not start, is tried on, and succeeds."""
+        run = self.run_call()
+        first = self.child
+        first.running(first.starts[0])
+        first.die(code=139)
+        for _ in range(2):
+            self.alone().die(code=None, signal=9)
+        stopped = self.alone()
+        stopped.state = "T"
+        self.tick(2.2)
+        self.assertEqual(stopped.killed, "stopped")
+        stopped.die(code=None, signal=9)
+        self.assertNoResult(run)
+        alone = self.alone()
+        alone.result(alone.starts[0], b"4")
+        self.assertEqual(self.successResultOf(run).value, b"4")
+
+    def test_signals_without_end(self) -> None:
+        """Even so it is tried only so often."""
+        run = self.run_call()
+        first = self.child
+        first.running(first.starts[0])
+        first.die(code=139)
+        for _ in range(6):
+            self.assertNoResult(run)
+            self.alone().die(code=None, signal=9)
+        self.assertEqual(self.error_of(run).message, ServerFault.MESSAGE)
+
     def test_out_of_memory_in_quarantine_is_the_calls_own(self) -> None:
         """A suspect that runs out of memory alone gets the memory text at once."""
         run = self.run_call()
@@ -478,17 +507,21 @@ class LossTests(PoolCase):
         self.assertTrue(first.closed)
 
     def test_restart_backs_off(self) -> None:
-        """Children that die before their hello are tried again later and later; who waits gets a system error."""
+        """Children that die before their hello are tried again later and later; who waits gets a system error after the third."""
         self.child.die(code=1)
         self.assertEqual(len(self.spawner.children), 2)
         run = self.run_call()
         self.child.die(code=1, stderr="boom")
+        for seconds in (0.1, 0.2):
+            count = len(self.spawner.children)
+            self.clock.advance(seconds - 0.05)
+            self.assertEqual(len(self.spawner.children), count)
+            self.assertNoResult(run)
+            self.clock.advance(0.1)
+            self.assertEqual(len(self.spawner.children), count + 1)
+            self.child.die(code=1, stderr="boom")
         self.failureResultOf(run, ServerFault)
-        count = len(self.spawner.children)
-        self.clock.advance(0.05)
-        self.assertEqual(len(self.spawner.children), count)
-        self.clock.advance(0.1)
-        self.assertEqual(len(self.spawner.children), count + 1)
+        self.clock.advance(0.5)
         self.child.hello()
         run = self.run_call()
         self.child.result(self.child.starts[0])

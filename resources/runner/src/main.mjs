@@ -12,6 +12,7 @@ import { resolveSpecifier } from "./specifiers.mjs";
 
 const ANNOUNCE_FD = 4;
 const QUIET_MS = 2000;
+const MAX_UNREAD_BYTES = 4 * 1024 * 1024; // what the parent has not read, above which no run is entered
 
 class Runner {
   modules = new ModuleStore();
@@ -123,6 +124,12 @@ class Runner {
     if (last !== null) {
       this.#entered = null;
       last.after();
+    }
+    if (this.#socket.writableLength > MAX_UNREAD_BYTES) {
+      this.#announce(0);
+      this.#flush();
+      this.#socket.once("drain", this.#pump);
+      return;
     }
     collectContexts();
     let entered = false;
