@@ -52,6 +52,10 @@ export const count = mutationGeneric(async ({ db }, { counter, key }) => {
   await db.patch(counter, { n: n + 1 });
   return key;
 });
+export const bump = mutationGeneric(async ({ db }, { counter }) => {
+  const { n } = await db.get(counter);
+  await db.patch(counter, { n: n + 1 });
+});
 export const countInside = mutationGeneric(async (ctx, args) => ctx.runMutation(ref("jobs:count"), args));
 export const readInside = queryGeneric(async (ctx, args) => ctx.runQuery(ref("jobs:read"), args));
 export const act = actionGeneric(async (ctx, { counter, keys }) => {
@@ -72,7 +76,7 @@ export const counters = queryGeneric(async ({ db }) => (await db.query("counters
 }
 KINDS = {
     **dict.fromkeys(("read", "readInside", "spin", "marks", "counters"), "query"),
-    **dict.fromkeys(("addCounter", "count", "countInside", "writeAndSpin", "fail"), "mutation"),
+    **dict.fromkeys(("addCounter", "bump", "count", "countInside", "writeAndSpin", "fail"), "mutation"),
     "act": "action",
 }
 
