@@ -495,8 +495,8 @@ async def claim(
     ticket: LaneTicket,
     transaction: ClaimingState,
     committer: Validator,
-    keys: Iterable[Point | Interval],
-    expected: Iterable[Point] = (),
+    keys: tuple[Point | Interval, ...],
+    expected: Callable[[], Iterable[Point]] = tuple,
 ) -> bool:
     """Before a mutation reads hot *keys*: take their lanes and make its snapshot fit.
 
@@ -506,20 +506,18 @@ async def claim(
     When a lane is new to the ticket and all that the run has read is still valid, its snapshot moves to the newest pending commit; reads so
     far then hold there too.
 
-    :param expected: what the mutation is likely to read besides; needs no lane when it is not hot.
+    :param expected: gives what the mutation is likely to read besides, which needs no lane when it is not hot; called when a lane is missing.
     :returns: whether the snapshot moved; the transaction then drops prefetched rows that nobody consumed, and looks at its catalog again.
     :raises Rerun: what the run has read was overtaken, or it gave up to break a cycle. In the first case the ticket keeps its lanes.
     Cancelling leaves the queue.
     """
     lanes = committer.lanes
-    entered = False
-    wanted = (*keys, *ticket.expected, *expected)
+    if all(ticket.owns(lane) for lane in lanes.hot(keys)):
+        return False
+    wanted = (*keys, *ticket.expected, *expected())
     # Looked up again after each wait: lanes cool down and are joined meanwhile.
     while missing := [lane for lane in lanes.hot(wanted) if not ticket.owns(lane)]:
         await ticket.enter(max(missing, key=_number_of))
-        entered = True
-    if not entered:
-        return False
     snapshot = transaction.snapshot
     if snapshot.dead:
         raise Rerun("The snapshot saw commits that could not be made durable.")

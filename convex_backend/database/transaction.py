@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -228,7 +228,7 @@ class Transaction:
         """Whether a read in the interval must :meth:`claim` it first."""
         return self._lanes is not None and self._lanes.is_hot_interval(index, lower, upper)
 
-    async def claim(self, keys: Iterable[Point | Interval]) -> None:
+    async def claim(self, keys: tuple[Point | Interval, ...]) -> None:
         """Take the lanes of hot *keys*; the snapshot may move forward.
 
         :raises Rerun: the mutation must run again.
@@ -238,15 +238,16 @@ class Transaction:
         # Rows that the child holds already were read at the old snapshot: what is about to be validated has to cover them.
         for stream in self._streams:
             stream.pin()
-        if await claim(self.ticket, self, self._committer, keys, self._hinted(self.ticket.hints)):
+        if await claim(self.ticket, self, self._committer, keys, self._hinted):
             self.moves += 1
             self._base_catalog = self._database.catalogs.at(self.snapshot.ts)
             self._refresh_catalog()
 
-    def _hinted(self, hints: bytes) -> list[Point]:
-        """Point reads of the documents whose ids occur in *hints*."""
+    def _hinted(self) -> list[Point]:
+        """Point reads of the documents whose ids occur in the ticket's hints."""
+        assert self.ticket is not None
         points = []
-        for text in islice(_ID_TEXT.finditer(hints, 0, _HINT_BYTES), _MAX_HINTS):
+        for text in islice(_ID_TEXT.finditer(self.ticket.hints, 0, _HINT_BYTES), _MAX_HINTS):
             try:
                 number, internal_id = decode_id(text[1].decode())
             except InvalidValue:

@@ -26,7 +26,7 @@ class Running:
         self.ticket = ticket or stack.committer.lanes.ticket()
 
     def claim(self, *keys: Point | Interval, expected: tuple[Point, ...] = ()) -> Outcome:
-        return Outcome(claim(self.ticket, self, self.stack.committer, keys, expected))
+        return Outcome(claim(self.ticket, self, self.stack.committer, keys, lambda: expected))
 
     def commit(self, *changes) -> Outcome:
         request = CommitRequest(self.snapshot.ts, self.reads, changes, lane=self.ticket)
