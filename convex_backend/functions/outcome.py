@@ -44,7 +44,7 @@ class Result:
 
 def system_failure(message: str, logs: Sequence[LogLine] = (), cpu_seconds: float = 0.0) -> Outcome:
     """The outcome of a call that the host ended (time, memory, lost child)."""
-    return Outcome(None, FunctionError(message, None, True), tuple(logs), NOTHING_OBSERVED, cpu_seconds)
+    return Outcome(None, FunctionError(message, None, True), cap(logs), NOTHING_OBSERVED, cpu_seconds)
 
 
 def read_result(

@@ -230,6 +230,41 @@ ATTACKS: dict[str, tuple[str, Any]] = {
         "new Proxy(() => 1, { get(t, k) { throw new Error('trap ' + String(k)); }, has() { throw new Error('has'); } })",
         "Function m.js:proxyExport is neither a query or mutation.",
     ),
+    # -- APIs with a host half, in actions
+    "fetchArguments": (
+        "action(async () => { const out = []; const evil = new Proxy({}, { get(t, k) { throw new Error('trap'); } }); const iterator = { [Symbol.iterator]() { throw new Error('iterator'); } }; for (const args of [[evil], [{ toString() { throw new Error('text'); } }], [Symbol()], ['http://127.0.0.1:1/', evil], ['http://127.0.0.1:1/', { headers: iterator }], ['http://127.0.0.1:1/', { get method() { throw new Error('getter'); } }], ['http://127.0.0.1:1/', { method: 'POST', body: new ReadableStream({ pull() { throw new Error('pull'); } }) }], ['http://127.0.0.1:1/', { method: 'POST', body: new ReadableStream({ start(c) { c.enqueue({}); c.close(); } }) }], ['http://127.0.0.1:1/', { signal: {} }], ['file:///etc/passwd'], ['data:,x'], ['http://127.0.0.1:1/', { method: 'G\\r\\nX: y' }], ['http://127.0.0.1:1/', { headers: { 'a': 'b\\r\\nc: d' } }]]) out.push(await (async () => fetch(...args))().then((r) => 'answered', (e) => e instanceof Error && e.constructor.constructor === Function)); return out; })",
+        [True] * 13,
+    ),
+    "timerFlood": ("action(async () => { for (let i = 0; i < 50000; i++) setTimeout(() => 1, 1e6); return 1; })", 1),
+    "timerArguments": (
+        "action(async () => { const ids = [NaN, -1, Infinity, '5', {}, null, 2 ** 40].map((d) => setTimeout(() => 1, d)); for (const id of [NaN, -1, 2 ** 53, '1', {}, null]) clearTimeout(id); return ids.every((id) => typeof id === 'number'); })",
+        True,
+    ),
+    "timerThrowsHostile": (
+        "action(() => new Promise(() => { setTimeout(() => { throw new Proxy({}, { get() { throw 1; }, getPrototypeOf() { throw 2; } }); }); }))",
+        "Uncaught ",
+    ),
+    "importFlood": (
+        "action(async () => { const all = []; for (let i = 0; i < 3000; i++) all.push(import('./none' + (i % 7) + '.js').catch((e) => e.message.length > 10)); return (await Promise.all(all)).every(Boolean); })",
+        True,
+    ),
+    "rejectsInTimer": (
+        "action(() => new Promise(() => { setTimeout(() => { Promise.reject(new Error('from timer')); }); }))",
+        "Uncaught Error: from timer\n",
+    ),
+    # -- classes of the platform with hostile arguments
+    "platformArguments": (
+        "query(async () => { const out = []; const evil = () => new Proxy(function () {}, { get(t, k) { throw new Error('trap'); }, apply() { throw new Error('apply'); }, getPrototypeOf() { throw new Error('proto'); } }); const detached = () => { const b = new ArrayBuffer(8); const v = new Uint8Array(b); b.transfer(); return v; }; const probes = { url: () => new URL(evil()), params: () => new URLSearchParams(evil()), headers: () => new Headers(evil()), blob: () => new Blob(evil()), file: () => new File([], evil()), form: () => new FormData().append(evil(), 1), request: () => new Request(evil()), init: () => new Request('http://x', evil()), response: () => new Response('', evil()), event: () => new Event(evil()), dispatch: () => new EventTarget().dispatchEvent(evil()), listen: () => new EventTarget().addEventListener('x', evil(), evil()), signal: () => AbortSignal.any([evil()]), clone: () => structuredClone(evil()), random: () => crypto.getRandomValues(evil()), detachedRandom: () => crypto.getRandomValues(detached()), decode: () => new TextDecoder().decode(evil()), detachedDecode: () => new TextDecoder().decode(detached()), into: () => new TextEncoder().encodeInto('x', evil()), atob: () => atob(evil()), store: () => new AsyncLocalStorage().run(1, evil()), bind: () => AsyncResource.bind(evil()), mark: () => performance.mark(evil()), stream: () => new ReadableStream(evil()), transform: () => new TransformStream(evil()), ref: () => new WeakRef(evil()).deref(), exception: () => new DOMException(evil()) }; for (const [name, probe] of Object.entries(probes)) { try { await probe(); } catch (e) { let own = false; try { own = Object.getPrototypeOf(e).constructor.constructor === Function; } catch {} if (!own) out.push(name); } } return out; })",
+        [],
+    ),
+    "bodiesOfHostileStreams": (
+        "query(async () => { const out = []; for (const source of [{ pull() { throw new Error('pull'); } }, { start(c) { c.enqueue('text'); c.close(); } }, { start(c) { c.error(Symbol('s')); } }, { start(c) { c.enqueue(new Proxy(new Uint8Array(1), {})); c.close(); } }, { start(c) { const v = new Uint8Array(4); c.enqueue(v); v.buffer.transfer(); c.close(); } }]) out.push(await new Response(new ReadableStream(source)).arrayBuffer().then((b) => b.byteLength, (e) => typeof e)); return out; })",
+        ["object", "object", "symbol", "object", "object"],
+    ),
+    "structuredCloneBomb": (
+        "query(() => { let a = {}; for (let i = 0; i < 50000; i++) a = { a }; try { structuredClone(a); return true; } catch (e) { return e instanceof Error || e instanceof DOMException; } })",
+        True,
+    ),
     "wasmRuns": (
         "query(() => { const m = new WebAssembly.Module(new Uint8Array([0,97,115,109,1,0,0,0,1,4,1,96,0,0,2,7,1,1,97,1,98,0,0,3,2,1,0,7,5,1,1,99,0,1,10,6,1,4,0,16,0,11])); let seen = 0; const i = new WebAssembly.Instance(m, { a: { b() { seen++; try { new Error().stack; } catch {} throw new Error('through wasm'); } } }); try { i.exports.c(); } catch (e) { return [seen, e.message, e.constructor.constructor === Function, i.exports.c.constructor === Function]; } })",
         [1, "through wasm", True, True],
