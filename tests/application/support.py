@@ -94,6 +94,7 @@ class ScriptedPool:
         self.specs: list[CallSpec] = []
         self.lose = 0
         self.waits: list[bool] = []
+        self.hold_replays = False
 
     async def run(self, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome:
         self.specs.append(spec)
@@ -106,7 +107,12 @@ class ScriptedPool:
                 raise
             if self.lose:
                 self.lose -= 1
+                host.lost()
                 host.abandon()
+                if self.hold_replays:
+                    gate: Deferred[None] = Deferred()
+                    self.paused.append(gate)
+                    await gate
                 continue
             return host.complete(outcome)
 

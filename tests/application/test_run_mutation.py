@@ -198,6 +198,37 @@ def test_a_child_that_is_lost_costs_nothing() -> None:
     assert world.db.committer.snapshots.open_count == 0
 
 
+def test_a_lost_child_does_not_keep_lanes() -> None:
+    """While a mutation whose child was lost waits for its next try, those that wanted its hot key go on; then it is applied, once."""
+    world = counter_world()
+    [counter] = world.documents("counters")
+
+    async def bump(function: Function, args: Any) -> Any:
+        number = (await function.call("1.0/get", id=counter["_id"]))["n"]
+        await function.pause()
+        await function.call("1.0/shallowMerge", id=counter["_id"], value={"n": number + 1})
+        return number + 1
+
+    world.define("counters:bump", "mutation", bump)
+    first = [start(world, "counters:bump") for _ in range(2)]
+    while any(not r for r in first):
+        world.go_on()
+    owner = start(world, "counters:bump")
+    waiting = start(world, "counters:bump")
+    assert len(world.pool.paused) == 1
+    world.pool.lose = 1
+    world.pool.hold_replays = True
+    world.go_on()
+    assert len(world.pool.paused) == 2
+    # The one that got the lane stopped before the lost one did.
+    world.go_on(0)
+    assert (ok(waiting).value, owner) == (b"3.0", [])
+    world.go_on(0)
+    world.go_on(0)
+    assert ok(owner).value == b"4.0"
+    assert world.documents("counters")[0]["n"] == 4.0
+
+
 def test_a_push_during_the_run_means_another_run() -> None:
     """A mutation whose code changed between its start and its snapshot runs again with the new code."""
     world = World()
