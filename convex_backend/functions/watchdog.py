@@ -137,7 +137,7 @@ class Watchdog:
             slot.entry = entry
             slot.entry_since = now
             slot.entry_cpu = cpu
-            slot.entry_resident = None
+            slot.entry_resident = slot.child.resident_bytes()
             slot.stalled = False
             return False
         slot.stalled = True
@@ -159,13 +159,10 @@ class Watchdog:
 
     @staticmethod
     def _entry_ran_out_of_memory(slot: Slot) -> bool:
-        """Looks at memory from the second tick of an entry on: short ones cost nothing."""
+        """Counts from when the entry was first seen: what the child took before may be other calls'."""
         resident = slot.child.resident_bytes()
-        if resident is None:
+        if resident is None or slot.entry_resident is None:
             return False
-        if slot.entry_resident is None:
-            # What the entry took in its first tick is not known: the last regular measurement is older, so never larger by its doing.
-            slot.entry_resident = min(resident, slot.resident) if slot.resident else resident
         return resident - slot.entry_resident > MAX_ENTRY_RESIDENT_BYTES
 
     def _check_silence(self, slot: Slot, now: float) -> None:
