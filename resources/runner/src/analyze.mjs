@@ -7,11 +7,13 @@ import { fileURLToPath } from "node:url";
 import vm from "node:vm";
 import { CronError, readCrons } from "./crons.mjs";
 import { LinkError } from "./modules.mjs";
+import { refusalOfEvaluation, refusalOfGraph } from "./realm_eligibility.mjs";
 import { renderError } from "./run.mjs";
 import { originalPosition } from "./sourcemaps.mjs";
 import { ORIGIN, resolveSpecifier } from "./specifiers.mjs";
 
 const CPU_LIMIT_US = 4_000_000;
+const REALM_CPU_LIMIT_US = 1_000_000; // judging reuse evaluates the module once more
 const TIMEOUT_TEXT = "Function execution timed out (maximum duration: 4s)";
 const MAX_LINES = 100;
 
@@ -33,6 +35,7 @@ export class Analysis {
   #context;
   #failure = null; // {code, message}
   #text = "";
+  #realmRefusal = ""; // why the module's contexts serve one run each
   #cpuUs = 0;
 
   /** @param {object} meta of the ANALYZE frame: {what, path, modules, import_seed, import_ms, env, allow_env} */
@@ -46,7 +49,7 @@ export class Analysis {
 
   enter() {
     const before = process.threadCpuUsage();
-    this.#evaluate();
+    this.#evaluate(before);
     const used = process.threadCpuUsage(before);
     this.#cpuUs += used.user + used.system;
     return true;
@@ -56,7 +59,7 @@ export class Analysis {
     this.#failure ??= { code, message };
   }
 
-  #evaluate() {
+  #evaluate(before) {
     const meta = this.#meta;
     const { where, rule, clock } = settings[meta.what];
     let plan;
@@ -71,17 +74,19 @@ export class Analysis {
     const context = this.#core.contexts.take();
     this.#context = context;
     const { bridge } = context;
-    bridge.begin(
-      "analysis",
-      where,
-      clock ? (meta.import_ms ?? -1) : -1,
-      clock ? (meta.import_seed ?? "") : "",
-      0,
-      "",
-      JSON.stringify(meta.env ?? {}),
-      meta.what === "app" && meta.allow_env === false ? "refuse" : rule,
-      "{}",
-    );
+    const begin = (one) =>
+      one.begin(
+        "analysis",
+        where,
+        clock ? (meta.import_ms ?? -1) : -1,
+        clock ? (meta.import_seed ?? "") : "",
+        0,
+        "",
+        JSON.stringify(meta.env ?? {}),
+        meta.what === "app" && meta.allow_env === false ? "refuse" : rule,
+        "{}",
+      );
+    begin(bridge);
     for (const { name, map, script } of plan.modules) {
       if (map !== null) bridge.addMap(name, map.table, map.sources);
       bridge.addFactory(context.run(script));
@@ -94,6 +99,13 @@ export class Analysis {
     const text = bridge.analyze(meta.what, meta.module, context.run(analysisScript));
     context.drain();
     this.#text = typeof text === "string" ? text : "";
+    if (meta.what === "module" && this.#text !== "") {
+      const refusal = refusalOfGraph(this.#core.modules, plan);
+      const used = process.threadCpuUsage(before);
+      if (refusal !== "") this.#realmRefusal = refusal;
+      else if (used.user + used.system > REALM_CPU_LIMIT_US) this.#realmRefusal = "evaluation takes too long to be judged";
+      else this.#realmRefusal = refusalOfEvaluation(this.#core.contexts.take(), plan, begin);
+    }
   }
 
   /** A link error's text; a syntax error in V8's words, which only its module parser knows. */
@@ -207,6 +219,7 @@ export class Analysis {
       httpRoutes: found.httpRoutes?.map(({ path: route, method, source }) => ({ route: { path: route, method }, pos: at(source) })) ?? null,
       cronSpecs,
       reuseContext: found.reuseContext,
+      realmRefusal: this.#realmRefusal,
       closure: reached(false),
       dynamicClosure: reached(true),
       imports: resolved(shape.requests.map((one) => one.specifier)),

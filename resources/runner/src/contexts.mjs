@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import vm from "node:vm";
+import { RealmPool } from "./realms.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const AHEAD = 6;
@@ -46,6 +47,8 @@ export let contextsMade = 0;
 export class Context {
   #context;
   uses = 0;
+  /** The program that evaluates the modules again, of a context that serves runs in a checked realm. */
+  program = null;
   /** CryptoKeys by the handles that user code has. They are the context's: a module may keep one for later runs. */
   keys = [];
 
@@ -75,6 +78,7 @@ export class Context {
 }
 
 export class ContextPool {
+  realms = new RealmPool();
   #scripts = loadScripts();
   #ready = [];
   #ahead = AHEAD_WHEN_IDLE;
@@ -108,6 +112,7 @@ export class ContextPool {
 
   /** Drops the contexts with modules of these hashes. */
   forget(hashes) {
+    this.realms.forget(hashes);
     const forgotten = new Set(hashes);
     this.#kept = this.#kept.filter((one) => !one.hashes.some((hash) => forgotten.has(hash)));
   }

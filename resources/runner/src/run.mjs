@@ -6,6 +6,7 @@
 import { disposeCall, hostOp } from "./host_ops/index.mjs";
 import { collectGarbage, memoryInUse } from "./memory.mjs";
 import { LinkError } from "./modules.mjs";
+import { RealmPool } from "./realms.mjs";
 
 const CPU_LIMIT_US = 1_000_000;
 const MAX_MESSAGE_BYTES = 65536;
@@ -48,13 +49,15 @@ export class Run {
   #core;
   #bridge;
   #context;
-  #isFresh = true;
+  #isFresh = true; // the modules are to be evaluated
+  #isRestarted = false; // in a checked realm that has served other runs
   #callState;
   #timers = new Map();
   #next = null; // what the next entry does
   #inbox = []; // answers of host operations and timers that wait for an entry
   #operations = 0;
   #key = null; // of the contexts that this run may share with others
+  #realm = null; // key of the checked realms that this run may use
   #endedWell = false;
 
   /**
@@ -84,6 +87,10 @@ export class Run {
     this.#next = () => this.#start();
     if (meta.reuse === true && !this.isLive) {
       this.#key = JSON.stringify([meta.module, meta.component, meta.import_seed, meta.import_ms, meta.closure, meta.env]);
+    }
+    if (meta.realm === true && this.#key === null && !this.isLive) {
+      const key = RealmPool.key(meta);
+      if (core.contexts.realms.wants(key)) this.#realm = key;
     }
     parent?.children.add(this);
   }
@@ -150,9 +157,15 @@ export class Run {
 
   #takeContext() {
     const { contexts } = this.#core;
+    if (this.#realm !== null) {
+      this.#context = contexts.realms.take(this.#realm);
+      this.#isRestarted = this.#context !== null;
+      if (this.#isRestarted) return;
+    }
     const kept = this.#key === null ? null : contexts.takeKept(this.#key);
     this.#isFresh = kept === null;
     this.#context = kept ?? contexts.take();
+    if (this.#realm !== null) this.#context.bridge.prepareRealm();
   }
 
   #start() {
@@ -183,8 +196,10 @@ export class Run {
 
   /** @returns {boolean} whether the function can be called; if not, the run has ended or `after` reports the error */
   #importModules() {
-    if (!this.#load(this.meta.module, this.meta.closure)) return false;
+    if (this.#isRestarted) this.program = this.#context.program;
+    else if (!this.#load(this.meta.module, this.meta.closure)) return false;
     const bridge = this.#bridge;
+    this.#context.program = this.program;
     const state = int(bridge.importModules(this.program));
     this.#context.drain();
     if (state === 1 && bridge.importState() === 1) {
@@ -424,9 +439,19 @@ export class Run {
     const meta =
       `{${head},${consumed === "" ? "" : `"consumed":${consumed},`}"observed":{"time":${(flags & 1) !== 0},"random":${(flags & 2) !== 0},` +
       `"import_time":${(flags & 4) !== 0},"import_random":${(flags & 8) !== 0},"env":${names}},` +
-      `"cpu_us":${this.cpuUs},"logs":[${this.isLive ? "" : lines}]}`;
+      `"cpu_us":${this.cpuUs},${this.#leaveRealm()}"logs":[${this.isLive ? "" : lines}]}`;
     this.#core.send(6, this.call, 0, meta, body);
     this.drop();
+  }
+
+  /** Gives a checked realm back. @returns {string} what RESULT says of it */
+  #leaveRealm() {
+    const key = this.#realm;
+    if (key === null || this.#context === undefined) return "";
+    const { realms } = this.#core.contexts;
+    let discard = "ended_badly";
+    if (this.#endedWell && this.#bridge?.isReusable() === true) discard = realms.keep(key, Object.values(this.meta.closure), this.#context);
+    return `"realm":{"reused":${this.#isRestarted},"discard":${JSON.stringify(discard)},"fresh_only":${realms.isFreshOnly(key)}},`;
   }
 
   /** Ends the run without a report; its nested runs too. */

@@ -1,7 +1,7 @@
 // Frames of errors, mapped in place, and the text of what was thrown (runtime.md 8.1-8.3).
 
 const maps = new NativeMap(); // script name -> {table, sourcesText, sources}: see sourcemaps.mjs; the sources are parsed when the first frame needs them
-const frameTexts = new NativeWeakMap(); // error object -> text of its frames
+let frameTexts = new NativeWeakMap(); // error object -> text of its frames
 const SEGMENT = 9;
 
 function lookUp(map, line, column) {
@@ -20,7 +20,7 @@ function lookUp(map, line, column) {
   const base = (low - 1) * SEGMENT;
   return {
     __proto__: null,
-    file: (map.sources ??= parseJson(map.sourcesText))[at(base + 4)],
+    file: (map.sources ??= freeze(parseJson(map.sourcesText)))[at(base + 4)],
     line: at(base + 5) * 65536 + at(base + 6),
     column: at(base + 7) * 65536 + at(base + 8),
   };

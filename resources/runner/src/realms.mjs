@@ -1,0 +1,65 @@
+// Contexts that serve many runs of a module, each of which evaluates the module anew (src/bridge/realm_check.js).
+
+const MAX_KEPT = 24;
+const MAX_USES = 1000;
+const MAX_DISCARDS = 2;
+const MAX_COUNTED = 4096;
+
+export class RealmPool {
+  #kept = []; // {key, hashes, context}; the last was used last
+  #seen = new Set(); // keys
+  #discards = new Map(); // key -> contexts that runs of this code have changed
+
+  /** The name of the code that a run evaluates: nothing else of START reaches a module other than anew. */
+  static key({ module, closure }) {
+    return JSON.stringify([module, closure]);
+  }
+
+  /** Whether contexts of this code are not to be kept: runs have changed two of them. */
+  isFreshOnly(key) {
+    return (this.#discards.get(key) ?? 0) >= MAX_DISCARDS;
+  }
+
+  /** Whether a context for this run shall serve others too. Not the first run's: the snapshot costs more than a context, and pays in later runs only. */
+  wants(key) {
+    if (this.isFreshOnly(key)) return false;
+    if (this.#seen.has(key)) return true;
+    if (this.#seen.size >= MAX_COUNTED) this.#seen.clear();
+    this.#seen.add(key);
+    return false;
+  }
+
+  /** A context in which an earlier run of the same code has ended, ready for `begin`; null when there is none. */
+  take(key) {
+    for (;;) {
+      const at = this.#kept.findLastIndex((one) => one.key === key);
+      if (at < 0) return null;
+      const [{ context }] = this.#kept.splice(at, 1);
+      if (context.bridge.restart() === true) return context;
+    }
+  }
+
+  /**
+   * Keeps a context in which a run has ended well, unless the run has changed the realm.
+   * @returns {string} what it has changed, or ""
+   */
+  keep(key, hashes, context) {
+    const difference = context.bridge.realmDifference();
+    if (typeof difference !== "string" || difference !== "") {
+      if (this.#discards.size >= MAX_COUNTED) this.#discards.delete(this.#discards.keys().next().value);
+      this.#discards.set(key, (this.#discards.get(key) ?? 0) + 1);
+      return String(difference);
+    }
+    if (++context.uses < MAX_USES) {
+      this.#kept.push({ key, hashes, context });
+      if (this.#kept.length > MAX_KEPT) this.#kept.shift();
+    }
+    return "";
+  }
+
+  /** Drops the contexts with modules of these hashes. */
+  forget(hashes) {
+    const forgotten = new Set(hashes);
+    this.#kept = this.#kept.filter((one) => !one.hashes.some((hash) => forgotten.has(hash)));
+  }
+}
