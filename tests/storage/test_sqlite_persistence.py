@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import tempfile
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +21,12 @@ from tests.storage.synchronous import result_of
 
 
 class SqlitePersistenceTests(PersistenceContract, SynchronousTestCase):
+    def mktemp(self):
+        """A path in a directory that goes with the test, instead of one in the working directory that stays."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return os.path.join(folder.name, "file")
+
     def setUp(self):
         self.path = self.mktemp()
         self.faults = Faults()
