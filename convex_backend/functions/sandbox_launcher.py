@@ -26,6 +26,7 @@ ENVIRONMENT = {"TZ": "UTC"}
 FILE_BYTES = 4096
 # Writable memory that node maps before it runs anything: most of it is room for code, of which little is ever used.
 NODE_DATA_BYTES = 896 << 20
+STACK_BYTES = 8 << 20
 _HEAP_FLAG = "--max-old-space-size="
 OOM_SCORE = 500
 
@@ -79,6 +80,10 @@ def _set_limits(files: int, command: list[str]) -> None:
         hard = resource.getrlimit(kind)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (bound, bound))
+    # Threads map a stack of this size, which counts as data; more than the usual size would leave too little of that.
+    stack, most = resource.getrlimit(resource.RLIMIT_STACK)
+    if stack == resource.RLIM_INFINITY or stack > STACK_BYTES:
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, most))
     if sys.platform.startswith("linux"):
         # When memory runs out the kernel takes a child, which is replaced, and not the server. A container may have said more already.
         with open("/proc/self/oom_score_adj", "r+b", 0) as file:

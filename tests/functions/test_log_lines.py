@@ -92,3 +92,15 @@ def test_lone_surrogates_do_not_break_the_frame() -> None:
     """Console text with half a surrogate pair is shown with a question mark."""
     meta = json.dumps({"logs": ["a\ud800b", "ok"]}).encode()
     assert loads_lenient(meta) == {"logs": ["a?b", "ok"]}
+
+
+def test_system_lines_survive_the_cap() -> None:
+    """A warning that comes after too many lines is neither counted nor dropped (``runtime.md`` 7.3)."""
+    lines = [LogLine((str(number),), "LOG", 1.0) for number in range(300)]
+    warning = LogLine(("slow",), "WARN", 2.0, code="warning:X")
+    capped = cap([*lines, warning])
+    assert [line.messages[0] for line in capped[:255]] == [str(number) for number in range(255)]
+    assert (capped[255].messages, capped[256:]) == ((OVERFLOW_TEXT,), (warning,))
+    assert cap(capped) == capped
+    assert len(cap([*lines[:255], warning])) == 256
+    assert cap([*lines[:255], warning])[-1] is warning
