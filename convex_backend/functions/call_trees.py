@@ -161,7 +161,7 @@ class CallTrees:
         room = max(0, MAX_LINES + 1 - len(call.streamed))
         if len(lines) > room:
             self._limit_hit("log_lines")
-            del lines[room:]
+            lines[room:] = [line for line in lines[room:] if line.code is not None]
         if lines:
             call.streamed.extend(lines)
             call.host.log(lines)
