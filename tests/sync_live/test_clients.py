@@ -134,7 +134,7 @@ def test_pypi_client(bank_data: Path, tmp_path: Path) -> None:
             server.kill()
             steps.tell()
             server.start()
-            assert steps.next() == {"restarted": ["one", "two", "three"]}
+            assert steps.next(60) == {"restarted": ["one", "three", "two"]}
             assert process.wait(10) == 0
         finally:
             steps.close()
