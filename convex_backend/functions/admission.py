@@ -130,6 +130,7 @@ class Admission:
     :param max_waiting: how many may wait.
     :param max_wait_seconds: how long one may wait; applied by :meth:`expire`.
     :param waited: told the seconds that each one which had to wait has waited when it is let in.
+    :param takes_starts: whether a child would begin one more soon; asked besides the slots, :meth:`admit` when that has become true.
     :param refused: told of each one that is refused for want of room or time.
     """
 
@@ -140,12 +141,14 @@ class Admission:
         max_wait_seconds: float,
         waited: Callable[[float], None],
         refused: Callable[[], None],
+        takes_starts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._clock = clock
         self._max_waiting = max_waiting
         self._max_wait_seconds = max_wait_seconds
         self._waited = waited
         self._refused = refused
+        self._takes_starts = takes_starts
         self._mutations = _Kind()
         self._others = _Kind()
         self._slots = 0
@@ -175,7 +178,9 @@ class Admission:
             raise Overloaded("BackendIsNotRunning", STOPPING_TEXT)
         kind = self._mutations if mutation else self._others
         waiting = self._mutations.waiting + self._others.waiting
-        if forced or (not waiting and self._mutations.running + self._others.running < self._slots):
+        if forced or (
+            not waiting and self._mutations.running + self._others.running < self._slots and self._takes_starts()
+        ):
             kind.started(flow)
             return None
         if waiting >= self._max_waiting:
@@ -190,8 +195,7 @@ class Admission:
     def leave(self, mutation: bool, flow: Flow) -> None:
         """One that was let in has ended."""
         (self._mutations if mutation else self._others).ended(flow)
-        if self._mutations.waiting or self._others.waiting:
-            self._admit()
+        self.admit()
 
     def park(self, flow: Flow) -> bool:
         """A mutation of *flow* that was let in waits for another transaction: its slot is free.
@@ -254,9 +258,14 @@ class Admission:
         self._refused()
         waiter.admitted.errback(Failure(Overloaded("TooManyConcurrentRequests", OVERLOADED_TEXT)))
 
+    def admit(self) -> None:
+        """Let in who may run now."""
+        if self._mutations.waiting or self._others.waiting:
+            self._admit()
+
     def _admit(self) -> None:
         mutations, others = self._mutations, self._others
-        while mutations.running + others.running < self._slots:
+        while mutations.running + others.running < self._slots and self._takes_starts():
             if mutations.waiting and (not others.waiting or mutations.running * 2 < self._slots):
                 kind = mutations
             elif others.waiting:

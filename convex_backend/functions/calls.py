@@ -53,6 +53,7 @@ class Slot:
     :param target: what it is for: the state that follows STARTING, or QUARANTINE.
     :param hello: fires when it said hello.
     :param roots: number of root calls, the child's load.
+    :param unheard: of the root calls, those of which the child has said nothing yet.
     :param calls: every call by id, nested ones too.
     :param condemned: outcome for the root that the watchdog killed the child for.
     :param stalled: one entry into JavaScript has been running for longer than a watchdog tick.
@@ -63,6 +64,7 @@ class Slot:
     target: SlotState
     hello: Deferred[Slot] | None = None
     roots: int = 0
+    unheard: int = 0
     calls: dict[int, Call] = attrs.field(factory=dict)
     condemned: tuple[Call, Outcome] | None = None
     kill_reason: str | None = None
@@ -115,6 +117,7 @@ class Call:
     :param done: fires with the outcome, or with :class:`Lost`; fails with what ends the run from outside JavaScript.
     :param queue: syscalls not yet begun, in order.
     :param serving: what answers syscalls now (one for queries and mutations, up to eight for actions).
+    :param heard: the child has said something of it.
     :param queued_bytes: of the arguments in ``queue``.
     :param syscall_since: of a root, since when the syscalls of its tree are being answered; ``None`` while JavaScript runs or another
         transaction is waited for. ``syscall_seconds``: what that has taken so far.
@@ -130,6 +133,7 @@ class Call:
     started: float
     done: Deferred[Outcome | Lost] = attrs.field(init=False)
     alive: bool = True
+    heard: bool = False
     action: bool = False
     queue: deque[Frame] = attrs.field(factory=deque)
     queued_bytes: int = 0

@@ -42,19 +42,26 @@ class PoolOptions:
     :param size: children at most, the spare not counted.
     :param calls_per_child: root calls in one child at once.
     :param parked_per_child: root calls beyond those that wait for another transaction (their contexts take memory).
+    :param starts_per_child: root calls that a child was told to start and that it has not spoken of. What waits in the child waits first come, first
+        served, so most shall wait here. Actions may be silent for long: for them no such bound.
     :param max_waiting: calls that may wait for a slot.
     :param resident_bytes: a child whose memory grows over this is replaced when its calls have ended.
     :param eager: start the first child with the server, and keep one spare; else start with the first call.
+    :param reuse_realms: queries and mutations of modules that allow it are evaluated in contexts that served other runs.
     """
 
     kind: str
     size: int
     calls_per_child: int = 16
     parked_per_child: int = 96
+    starts_per_child: int = attrs.field(
+        default=attrs.Factory(lambda self: 4 if self.kind == "isolate" else self.calls_per_child, takes_self=True)
+    )
     max_waiting: int = 4096
     max_wait_seconds: float = 30.0
     resident_bytes: int = 512 * 1024 * 1024
     eager: bool = True
+    reuse_realms: bool = False
 
 
 class Fleet:
@@ -137,11 +144,23 @@ class Fleet:
             return self._ready[0] if self._ready else None
         best = ready[0]
         if len(ready) > 1:
-            best = min(ready, key=_load)
+            best = min(ready, key=self._load)
         if (best.roots or best.stalled) and len(ready) < self._options.size:
             self.grow()
-            best = min(self._ready, key=_load)
+            best = min(self._ready, key=self._load)
         return best
+
+    def _load(self, slot: Slot) -> tuple[bool, int]:
+        held_up = slot.stalled or slot.child.congested or slot.unheard >= self._options.starts_per_child
+        return (held_up, slot.roots)
+
+    def takes_starts(self) -> bool:
+        """Whether a ready child has begun most of what it was told to start."""
+        limit = self._options.starts_per_child
+        for slot in self._ready:  # noqa: SIM110 - asked for each call, any() takes three times as long
+            if slot.unheard < limit:
+                return True
+        return False
 
     def wait_ready(self) -> Deferred[None]:
         """Fires when a child has become ready; fails when starting fails."""
@@ -309,7 +328,3 @@ class Fleet:
             if slot.state is SlotState.SPARE or (slot.state is SlotState.STARTING and slot.target is SlotState.SPARE):
                 return
         self._launch(SlotState.SPARE).addErrback(self._start_failed)
-
-
-def _load(slot: Slot) -> tuple[bool, int]:
-    return (slot.stalled or slot.child.congested, slot.roots)

@@ -33,6 +33,7 @@ from convex_backend.functions.limits import MEMORY_TEXT
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.outcome import system_failure
 from convex_backend.functions.pool_metrics import PoolMetrics
+from convex_backend.functions.realms import RealmReuse
 from convex_backend.functions.runner_process import Child, ProcessExit
 from convex_backend.functions.sent_modules import has_modules
 from convex_backend.functions.watchdog import Watchdog
@@ -67,13 +68,6 @@ class RunnerPool:
     ) -> None:
         self._options = options
         self._metrics = metrics.of(options.kind)
-        self._admission = Admission(
-            clock,
-            options.max_waiting,
-            options.max_wait_seconds,
-            self._metrics.waited.observe,
-            self._metrics.refused.inc,
-        )
         self._fleet = Fleet(
             clock,
             options,
@@ -84,6 +78,14 @@ class RunnerPool:
             self._ready_changed,
             self._start_failed,
         )
+        self._admission = Admission(
+            clock,
+            options.max_waiting,
+            options.max_wait_seconds,
+            self._metrics.waited.observe,
+            self._metrics.refused.inc,
+            self._fleet.takes_starts,
+        )
         self._trees = CallTrees(
             clock,
             module_text,
@@ -91,6 +93,7 @@ class RunnerPool:
             lambda root: self._admission.resume(flow_of(root.spec)),
             lambda kind: self._count_run(kind, "aborted"),
             self._limit_hit,
+            RealmReuse(options.reuse_realms, self._metrics),
         )
         self._watchdog = Watchdog(clock, self)
         self._quarantine = DeferredLock()
@@ -219,6 +222,8 @@ class RunnerPool:
     async def _try(self, slot: Slot, spec: CallSpec, make_host: Callable[[], CallHost]) -> Outcome | Lost:
         # The load is counted from here on: sending modules may wait, and others choose a child meanwhile.
         slot.roots += 1
+        slot.unheard += 1
+        call: Call | None = None
         try:
             if not has_modules(slot, spec.closure):
                 await self._trees.ensure_modules(slot, spec)
@@ -232,6 +237,8 @@ class RunnerPool:
                 raise
         finally:
             slot.roots -= 1
+            if call is None or not call.heard:
+                slot.unheard -= 1
             self._fleet.call_ended(slot)
 
     # -- for the fleet ---------------------------------------------------------------------------------------------------
@@ -242,6 +249,11 @@ class RunnerPool:
         if call is None:
             # Of a call that has been cancelled or ended by a limit: the child will learn of it.
             return
+        if not call.heard:
+            call.heard = True
+            if call.parent is None:
+                slot.unheard -= 1
+                self._admission.admit()
         try:
             self._trees.receive(call, frame)
         except (ValueError, KeyError, TypeError, AttributeError, FrameError):

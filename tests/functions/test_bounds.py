@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from unittest import mock
 
+import attrs
+import orjson
 from twisted.internet.defer import Deferred
 
 from convex_backend.errors import Overloaded
@@ -194,6 +196,46 @@ class CongestionTests(BoundsCase):
             self.run_call()
         self.assertEqual(len(first.starts), before)
         self.assertGreaterEqual(len(second.starts), 2)
+
+
+class StartTests(BoundsCase):
+    """Starts that a child has not come to: most wait here, where they are served fairly."""
+
+    options = {"calls_per_child": 8, "starts_per_child": 2, "max_waiting": 20}
+
+    def test_starts_wait_until_the_child_speaks(self) -> None:
+        """A third call is started when the child has said something of an earlier one, and a quiet function's goes first."""
+        for _ in range(4):
+            self.run_call()
+        quiet = spec("query")
+        self.run_call(attrs.evolve(quiet, export="quiet"))
+        self.assertEqual(len(self.child.starts), 2)
+        self.child.syscall(self.child.starts[0], 1)
+        exports = [orjson.loads(frame.meta)["export"] for frame in self.child.of_kind(frames.START)]
+        self.assertEqual(exports, ["f", "f", "quiet"])
+        self.child.syscall(self.child.starts[0], 2)
+        self.assertEqual(len(self.child.starts), 3)
+        self.child.result(self.child.starts[1])
+        self.assertEqual(len(self.child.starts), 4)
+
+    def test_calls_that_end_unheard_make_room(self) -> None:
+        """A call that is cancelled before the child has begun it is counted no longer."""
+        runs = [self.run_call() for _ in range(3)]
+        runs[0].addErrback(lambda failure: None)
+        runs[0].cancel()
+        self.assertEqual(len(self.child.starts), 3)
+        for call in self.child.starts[1:]:
+            self.child.result(call)
+        for _ in range(2):
+            self.run_call()
+        self.assertEqual(len(self.child.starts), 5)
+
+    def test_admitted_work_is_started_all_the_same(self) -> None:
+        """A re-run does not wait for starts before it."""
+        for _ in range(3):
+            self.run_call()
+        self.run_call(spec("mutation", admitted=True))
+        self.assertEqual(len(self.child.starts), 3)
 
 
 class MetricTests(BoundsCase):

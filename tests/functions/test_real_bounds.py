@@ -40,7 +40,6 @@ const frame = (kind, call, meta) => {
   head.writeUInt32LE(text.length, 12);
   return Buffer.concat([head, text]);
 };
-writeSync(3, frame(1, 0, '{"protocol":1}'));
 setInterval(() => {}, 1000);
 let bytes = 0;
 process.on("SIGUSR2", () => {
@@ -48,6 +47,7 @@ process.on("SIGUSR2", () => {
   socket.on("data", (chunk) => { bytes += chunk.length; socket.write(frame(7, bytes, "{}")); });
   socket.on("end", () => process.exit(0));
 });
+writeSync(3, frame(1, 0, '{"protocol":1}'));
 """
 LEAKY = """
 const registered = (body) => {
@@ -56,6 +56,8 @@ const registered = (body) => {
 };
 const leak = [];
 export const grow = registered(async () => { leak.push(new Array(131072).fill(leak.length + 0.5)); return leak.length; });
+export const burn = registered(async () => { for (let i = 0; i < 1.5e8; i++); return null; });
+export const quick = registered(async () => 1);
 export const large = registered(async ({ n }) => {
   await Convex.asyncSyscall("1.0/get", JSON.stringify({ text: "x".repeat(1000000) }));
   return n;
@@ -107,7 +109,7 @@ async def test_child_that_does_not_read_is_held_and_goes_on_when_it_does(tmp_pat
     os.kill(child.pid, signal.SIGUSR2)
     await drained
     assert not child.congested
-    while listener.heard < sent:
+    while listener.heard < sent and not listener.lost.called:
         await pause(0.01)
     assert (listener.heard, child.unsent_bytes) == (sent, 0)
     child.close()
@@ -204,7 +206,7 @@ async def test_growing_child_is_replaced_without_a_failed_call() -> None:
 @pytest_twisted.ensureDeferred
 async def test_child_enters_nothing_while_its_parent_does_not_read() -> None:
     """With 48 calls that each send a megabyte, a child whose parent does not read stops at a few megabytes, and goes on afterwards."""
-    rig = await make_rig(calls_per_child=48)
+    rig = await make_rig(calls_per_child=48, starts_per_child=48)
     try:
         assert (await rig.run("large", b'[{"n":0}]')).value == b"0"
         [child] = [child for child in rig.children if child.modules]
@@ -219,5 +221,33 @@ async def test_child_enters_nothing_while_its_parent_does_not_read() -> None:
         transport.resumeProducing()
         outcomes = await gatherResults(calls)
         assert [outcome.value for outcome in outcomes] == [b"%d" % n for n in range(48)]
+    finally:
+        await rig.pool.stop()
+
+
+@BUILT
+@pytest_twisted.ensureDeferred
+async def test_function_that_burns_time_does_not_starve_another() -> None:
+    """Beside forty calls at a time of a function that computes, a quick one waits for a few of them and not for all that were there first."""
+    from twisted.internet import reactor
+
+    rig = await make_rig()
+    try:
+        assert (await rig.run("burn")).error is None
+        began = reactor.seconds()
+        assert (await rig.run("burn")).error is None
+        one = reactor.seconds() - began
+        ended = 0
+
+        def count(outcome: Outcome) -> None:
+            nonlocal ended
+            assert outcome.error is None, outcome.error
+            ended += 1
+
+        noisy = [rig.run("burn").addCallback(count) for _ in range(40)]
+        await pause(one / 2)
+        assert (await rig.run("quick")).value == b"1"
+        assert ended <= 8, "it waited for calls that could have waited for it"
+        await gatherResults(noisy)
     finally:
         await rig.pool.stop()
