@@ -5,7 +5,7 @@ import { Analysis } from "./analyze.mjs";
 import { ContextPool } from "./contexts.mjs";
 import * as frames from "./frames.mjs";
 import { harden } from "./harden.mjs";
-import { collectContexts, releaseMemory } from "./memory.mjs";
+import { collectContexts, holdText, releaseMemory } from "./memory.mjs";
 import { ModuleStore } from "./modules.mjs";
 import { Run } from "./run.mjs";
 import { resolveSpecifier } from "./specifiers.mjs";
@@ -55,6 +55,7 @@ class Runner {
         break;
       }
       case frames.MODULE:
+        holdText(body.length);
         if (meta.kind === "map") this.modules.addMap(meta.hash, body);
         else this.modules.add(meta.hash, meta.path, body);
         break;

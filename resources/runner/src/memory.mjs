@@ -38,6 +38,13 @@ export function memoryInUse() {
 
 let base = memoryInUse(); // what the child itself holds
 
+const TEXT_FACTOR = 3; // the text of a module, its transformed text, and what V8 makes of it
+
+/** The child has taken a module, or its source map, of so many characters: that is nobody's memory. */
+export function holdText(length) {
+  base.heap += TEXT_FACTOR * length;
+}
+
 /** A full collection; gives what is left beyond the child's own. */
 export function collectGarbage() {
   collectedAt = contextsMade;
