@@ -254,6 +254,7 @@ class CallSpec:
     :param tables: numbers of the component's user tables by name, for ``normalizeId``.
     :param admitted: part of work that was admitted before (a re-run of a mutation, a call made by a running action): never queued.
     :param reuse_context: the module exports ``experimental_reuseContext``: the run may share its context with earlier runs of the module.
+    :param realm: the push has found that the module may be evaluated anew in a context that served other runs.
     """
 
     kind: str
@@ -273,6 +274,7 @@ class CallSpec:
     tables: Mapping[str, int] = attrs.field(factory=dict)
     admitted: bool = False
     reuse_context: bool = False
+    realm: bool = False
 
 
 @attrs.frozen(slots=True)

@@ -318,6 +318,7 @@ def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRe
             import_ms=float(config.time_ns // 1_000_000),
             node=stored.environment == "node",
             reuse_context=bool(tree.get("reuseContext")),
+            realm=tree.get("realmRefusal") == "",
         )
     uses_config = bool(tree.get("importTime") or tree.get("importRandom"))
     return ModuleRecord(component, stored, functions, config, uses_config, module_point(component, stored.path))

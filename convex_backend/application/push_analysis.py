@@ -48,6 +48,7 @@ _NO_ANALYSIS: Final[dict[str, Any]] = {
     "importRandom": False,
     "env": [],
     "reuseContext": False,
+    "realmRefusal": "not judged",
 }
 
 #: What an app without ``convex.config.ts`` defines, in the form of ``analysis[""].definition``.

@@ -52,8 +52,8 @@ class StoredModule:
     analysis: str
 
     def tree(self) -> dict[str, Any]:
-        """``{functions, httpRoutes, cronSpecs, closure: [[path, hash]], dynamicClosure, importTime, importRandom, env, reuseContext}``, as in
-        ``docs/internals.md`` section 7; empty if not analysed."""
+        """``{functions, httpRoutes, cronSpecs, closure: [[path, hash]], dynamicClosure, importTime, importRandom, env, reuseContext,
+        realmRefusal}``, as in ``docs/internals.md`` section 7; empty if not analysed."""
         found: dict[str, Any] = orjson.loads(self.analysis) if self.analysis else {}
         return found
 

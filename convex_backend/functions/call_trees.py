@@ -22,6 +22,7 @@ from convex_backend.functions.limits import SYSCALL_TIMEOUT_TEXT
 from convex_backend.functions.log_lines import MAX_LINES, attribute
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.outcome import read_lines, read_result, system_failure
+from convex_backend.functions.realms import RealmReuse
 from convex_backend.functions.sent_modules import has_modules, send_modules
 from convex_backend.functions.serving import SyscallServer
 from convex_backend.interfaces import CallHost, CallSpec, LogLine, Outcome
@@ -35,6 +36,7 @@ class CallTrees:
     :param resume: such a root goes on, or ends.
     :param aborted: a tree of this kind has ended with an error for who called ``run``.
     :param limit_hit: a bound was met; its name.
+    :param realms: which runs may share their contexts.
     """
 
     _log = Logger()
@@ -47,6 +49,7 @@ class CallTrees:
         resume: Callable[[Call], None],
         aborted: Callable[[str], None],
         limit_hit: Callable[[str], None],
+        realms: RealmReuse,
     ) -> None:
         self._clock = clock
         self._module_text = module_text
@@ -54,6 +57,7 @@ class CallTrees:
         self._resume = resume
         self._aborted = aborted
         self._limit_hit = limit_hit
+        self._realms = realms
         self._server = SyscallServer(clock, self.fail, self._flooded)
         self._next_id = 0
 
@@ -93,6 +97,7 @@ class CallTrees:
                 "component": spec.component,
                 "tables": spec.tables,
                 "reuse": spec.reuse_context,
+                "realm": self._realms.allows(spec),
             }
         )
         try:
@@ -168,6 +173,8 @@ class CallTrees:
 
     def _result(self, call: Call, frame: Frame) -> None:
         result = read_result(frame.meta, frame.body, call.nested_lines, call.streamed)
+        if result.realm is not None:
+            self._realms.ended(call.spec, result.realm)
         if result.fault is not None:
             self.fail(call.root, result.fault)
             return

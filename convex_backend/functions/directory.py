@@ -30,6 +30,7 @@ class ResolvedFunction:
     :param import_seed: 32 bytes; ``import_ms``: both fixed at push, for the import phase.
     :param node: whether the module wants the Node executor.
     :param reuse_context: whether the module exports ``experimental_reuseContext``.
+    :param realm: whether the push has found that the module may be evaluated anew in a context that served other runs.
     """
 
     component: int
@@ -44,6 +45,7 @@ class ResolvedFunction:
     import_ms: float
     node: bool = False
     reuse_context: bool = False
+    realm: bool = False
 
 
 @attrs.frozen(slots=True, eq=False)

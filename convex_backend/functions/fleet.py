@@ -47,6 +47,7 @@ class PoolOptions:
     :param max_waiting: calls that may wait for a slot.
     :param resident_bytes: a child whose memory grows over this is replaced when its calls have ended.
     :param eager: start the first child with the server, and keep one spare; else start with the first call.
+    :param reuse_realms: queries and mutations of modules that allow it are evaluated in contexts that served other runs.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class PoolOptions:
     max_wait_seconds: float = 30.0
     resident_bytes: int = 512 * 1024 * 1024
     eager: bool = True
+    reuse_realms: bool = False
 
 
 class Fleet:

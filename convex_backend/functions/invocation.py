@@ -113,4 +113,5 @@ def make_spec(
         tables=tables,
         admitted=admitted,
         reuse_context=function.reuse_context,
+        realm=function.realm,
     )

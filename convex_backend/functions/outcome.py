@@ -35,11 +35,13 @@ class Result:
     """A RESULT frame, decoded.
 
     :param fault: why the run must not be believed, instead of an outcome.
+    :param realm: what the child says of a context that may serve other runs.
     """
 
     outcome: Outcome
     consumed: dict[str, int] | None
     fault: ConvexError | None = None
+    realm: dict[str, Any] | None = None
 
 
 def system_failure(message: str, logs: Sequence[LogLine] = (), cpu_seconds: float = 0.0) -> Outcome:
@@ -62,8 +64,9 @@ def read_result(
     observed = _observed(tree.get("observed"))
     cpu_seconds = tree.get("cpu_us", 0) / 1e6
     consumed = tree.get("consumed") or None
+    realm = tree.get("realm")
     if tree["ok"]:
-        return Result(Outcome(body, None, lines, observed, cpu_seconds), consumed)
+        return Result(Outcome(body, None, lines, observed, cpu_seconds), consumed, None, realm)
     error = tree["error"]
     message = str(error["message"])
     kind = error.get("kind", "user")
@@ -76,7 +79,7 @@ def read_result(
         fault = Overloaded("Busy", "I'm a bit busy.")
     elif kind == "fatal":
         fault = ServerFault()
-    return Result(outcome, consumed, fault)
+    return Result(outcome, consumed, fault, realm)
 
 
 def _observed(tree: object) -> frozenset[str]:

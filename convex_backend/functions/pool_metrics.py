@@ -55,6 +55,24 @@ class PoolMetrics:
             ["pool", "reason"],
             registry=registry,
         )
+        self.realm_runs = Counter(
+            "convex_functions_realm_runs_total",
+            "Runs whose context may serve others, by what it was: reused, new, or mismatch (a sample that a fresh context answered otherwise)",
+            ["pool", "context"],
+            registry=registry,
+        )
+        self.realm_discards = Counter(
+            "convex_functions_realm_discards_total",
+            "Contexts dropped after a run: changed (by what the run did to the realm) or ended_badly",
+            ["pool", "reason"],
+            registry=registry,
+        )
+        self.realm_modules = Gauge(
+            "convex_functions_realm_modules",
+            "Modules called so far whose contexts serve many runs (realm), or had to stop doing so (fresh_only)",
+            ["pool", "verdict"],
+            registry=registry,
+        )
         self.resident = Gauge(
             "convex_functions_children_resident_bytes", "Resident memory of all children", ["pool"], registry=registry
         )
@@ -83,6 +101,18 @@ class OnePool:
     def runs(self, kind: str, result: str) -> Counter:
         """The count of runs of functions of *kind* that ended with *result*."""
         return self._metrics.runs.labels(self._pool, kind, result)
+
+    def realm_runs(self, context: str) -> Counter:
+        """The count of runs in a context that was ``reused``, ``new`` or gave a ``mismatch``."""
+        return self._metrics.realm_runs.labels(self._pool, context)
+
+    def realm_discards(self, reason: str) -> Counter:
+        """The count of contexts dropped for *reason*."""
+        return self._metrics.realm_discards.labels(self._pool, reason)
+
+    def realm_modules(self, verdict: str) -> Gauge:
+        """The number of modules of *verdict*."""
+        return self._metrics.realm_modules.labels(self._pool, verdict)
 
     def limits(self, limit: str) -> Counter:
         """The count of times that the bound *limit* was met."""

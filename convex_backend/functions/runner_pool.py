@@ -33,6 +33,7 @@ from convex_backend.functions.limits import MEMORY_TEXT
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.outcome import system_failure
 from convex_backend.functions.pool_metrics import PoolMetrics
+from convex_backend.functions.realms import RealmReuse
 from convex_backend.functions.runner_process import Child, ProcessExit
 from convex_backend.functions.sent_modules import has_modules
 from convex_backend.functions.watchdog import Watchdog
@@ -92,6 +93,7 @@ class RunnerPool:
             lambda root: self._admission.resume(flow_of(root.spec)),
             lambda kind: self._count_run(kind, "aborted"),
             self._limit_hit,
+            RealmReuse(options.reuse_realms, self._metrics),
         )
         self._watchdog = Watchdog(clock, self)
         self._quarantine = DeferredLock()

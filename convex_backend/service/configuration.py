@@ -16,6 +16,7 @@ import attrs
 from convex_backend.application.keys import check_instance_name, check_literal_key, parse_secret
 from convex_backend.service.option_values import (
     Listen,
+    parse_context_reuse,
     parse_flag,
     parse_host,
     parse_listen,
@@ -91,6 +92,12 @@ OPTIONS: Final = (
         "disable-beacon", "DISABLE_BEACON", "", "accepted for compatibility: there is no beacon at all", is_flag=True
     ),
     Option("runners", "CONVEX_RUNNERS", "min(cores, 4)", "number of JavaScript processes for queries and mutations"),
+    Option(
+        "context-reuse",
+        "CONVEX_CONTEXT_REUSE",
+        "off",
+        "off: each run of a query or mutation has a fresh JavaScript context; realm: runs share contexts that are checked after each",
+    ),
     Option("action-timeout", "ACTIONS_USER_TIMEOUT_SECS", "600", "seconds that an action may take"),
     Option(
         "redact-logs-to-client",
@@ -123,6 +130,7 @@ class Configuration:
     :param instance_name: as given, or ``None`` to use the stored name or the default.
     :param instance_secret: 32 bytes as given, or ``None`` to use the stored one or make one.
     :param cloud_origin: as given without trailing slash, or ``None``: made from the port.
+    :param context_reuse: ``off`` or ``realm``.
     """
 
     cloud: Listen
@@ -135,6 +143,7 @@ class Configuration:
     cloud_origin: str | None = None
     site_origin: str | None = None
     runners: int = 1
+    context_reuse: str = "off"
     action_timeout_seconds: float = DEFAULT_ACTION_TIMEOUT_SECONDS
     redact_logs_to_client: bool = False
     log_level: str = "info"
@@ -215,6 +224,7 @@ def configure(
         cloud_origin=cloud_origin,
         site_origin=site_origin,
         runners=values.read("runners", parse_runners, min(cores or usable_cores(), 4)),
+        context_reuse=values.read("context-reuse", parse_context_reuse, "off"),
         action_timeout_seconds=values.read("action-timeout", parse_timeout, DEFAULT_ACTION_TIMEOUT_SECONDS),
         redact_logs_to_client=values.read("redact-logs-to-client", parse_flag, False),
         log_level=values.read("log-level", parse_log_level, "info"),

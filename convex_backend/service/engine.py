@@ -133,7 +133,7 @@ class Engine:
         action_command = runner_command(dist, memory_megabytes=_ACTION_MEGABYTES, network=True)
         isolates = RunnerPool(
             reactor,
-            PoolOptions("isolate", configuration.runners),
+            PoolOptions("isolate", configuration.runners, reuse_realms=configuration.context_reuse == "realm"),
             lambda: RunnerProcess(reactor, isolate_command, guards.listener("isolate")),
             modules,
             metrics,

@@ -18,6 +18,7 @@ import attrs
 ANY_HOST: Final = "0.0.0.0"
 MEMORY: Final = ":memory:"
 MAX_RUNNERS: Final = 256
+CONTEXT_REUSES: Final = ("off", "realm")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:")
 _UNESCAPED_COLON: Final = re.compile(r"(?<!\\):")
@@ -177,6 +178,14 @@ def parse_flag(text: str) -> bool:
     if lowered in _FALSE:
         return False
     raise ValueError(f"must be true or false, not {text!r}")
+
+
+def parse_context_reuse(text: str) -> str:
+    """One of :data:`CONTEXT_REUSES`."""
+    mode = text.strip().lower()
+    if mode not in CONTEXT_REUSES:
+        raise ValueError(f"must be {' or '.join(CONTEXT_REUSES)}, not {text!r}")
+    return mode
 
 
 def parse_log_level(text: str) -> str:

@@ -62,6 +62,7 @@ class FakeAnalysis:
             "importRandom": False,
             "env": tree.get("env", []),
             "reuseContext": False,
+            "realmRefusal": "",
         }
 
     async def close(self) -> None:

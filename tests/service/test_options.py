@@ -100,6 +100,8 @@ def test_where_to_listen(tmp_path: Path, arguments: list[str], cloud: Listen, si
         ("cloud-origin", "CONVEX_CLOUD_ORIGIN", "http://[::1]:3210", "cloud_origin", "http://[::1]:3210"),
         ("site-origin", "CONVEX_SITE_ORIGIN", "https://c.example/http/", "site_origin", "https://c.example/http"),
         ("runners", "CONVEX_RUNNERS", "7", "runners", 7),
+        ("context-reuse", "CONVEX_CONTEXT_REUSE", "realm", "context_reuse", "realm"),
+        ("context-reuse", "CONVEX_CONTEXT_REUSE", "OFF", "context_reuse", "off"),
         ("action-timeout", "ACTIONS_USER_TIMEOUT_SECS", "1.5", "action_timeout_seconds", 1.5),
     ],
 )
@@ -139,6 +141,7 @@ def test_switches_by_variable(tmp_path: Path, text: str, expected: bool) -> None
             "--port must be a port number from 0 to 65535 or a Twisted endpoint string, not '65536'",
         ),
         (["--port=-1"], {}, "--port must be a port number"),
+        (["--context-reuse=on"], {}, "--context-reuse must be off or realm, not 'on'"),
         (["--port="], {}, "--port must be a port number"),
         (["--port=http"], {}, "--port must be a port number"),
         (["--port=tcp:"], {}, "--port must be a port number"),

@@ -61,6 +61,8 @@ def describe(module: StoredModule) -> dict[str, Value]:
         _add_line(entry, one.get("pos"))
         functions.append(entry)
     found: dict[str, Value] = {"functions": functions, "sourcePackageId": module.hash}
+    # Ours, for operators: why each run of the module needs a fresh context ("" if it does not).
+    found["contextReuseRefusal"] = tree.get("realmRefusal", "not judged")
     if tree["cronSpecs"] is not None:
         found["cronSpecs"] = [[job["identifier"], cron_value(job["spec"])] for job in tree["cronSpecs"]]
     return found

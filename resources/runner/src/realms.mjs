@@ -4,11 +4,16 @@ const MAX_KEPT = 24;
 const MAX_USES = 1000;
 const MAX_DISCARDS = 2;
 const MAX_COUNTED = 4096;
+const SAMPLE_EVERY = 1000;
 
 export class RealmPool {
   #kept = []; // {key, hashes, context}; the last was used last
   #seen = new Set(); // keys
   #discards = new Map(); // key -> contexts that runs of this code have changed
+
+  #untilSample = SAMPLE_EVERY;
+  #isOff = false;
+  #mismatch = null; // what to tell the parent
 
   /** The name of the code that a run evaluates: nothing else of START reaches a module other than anew. */
   static key({ module, closure }) {
@@ -22,11 +27,32 @@ export class RealmPool {
 
   /** Whether a context for this run shall serve others too. Not the first run's: the snapshot costs more than a context, and pays in later runs only. */
   wants(key) {
-    if (this.isFreshOnly(key)) return false;
+    if (this.#isOff || this.isFreshOnly(key)) return false;
     if (this.#seen.has(key)) return true;
     if (this.#seen.size >= MAX_COUNTED) this.#seen.clear();
     this.#seen.add(key);
     return false;
+  }
+
+  /** Whether the query that begins now in a used context is to be run again in a fresh one (src/realm_samples.mjs). */
+  samples() {
+    if (--this.#untilSample > 0) return false;
+    this.#untilSample = SAMPLE_EVERY;
+    return true;
+  }
+
+  /** A used context gave something else than a fresh one: no run shares a context any more. @param {string} text module, function, what differs */
+  switchOff(text) {
+    this.#isOff = true;
+    this.#mismatch = text;
+    this.#kept = [];
+  }
+
+  /** The text of `switchOff`, once; else null. */
+  takeMismatch() {
+    const text = this.#mismatch;
+    this.#mismatch = null;
+    return text;
   }
 
   /** A context in which an earlier run of the same code has ended, ready for `begin`; null when there is none. */
@@ -50,7 +76,7 @@ export class RealmPool {
       this.#discards.set(key, (this.#discards.get(key) ?? 0) + 1);
       return String(difference);
     }
-    if (++context.uses < MAX_USES) {
+    if (++context.uses < MAX_USES && !this.#isOff) {
       this.#kept.push({ key, hashes, context });
       if (this.#kept.length > MAX_KEPT) this.#kept.shift();
     }

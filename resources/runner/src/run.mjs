@@ -6,6 +6,7 @@
 import { disposeCall, hostOp } from "./host_ops/index.mjs";
 import { collectGarbage, memoryInUse } from "./memory.mjs";
 import { LinkError } from "./modules.mjs";
+import { Sample } from "./realm_samples.mjs";
 import { RealmPool } from "./realms.mjs";
 
 const CPU_LIMIT_US = 1_000_000;
@@ -58,6 +59,7 @@ export class Run {
   #operations = 0;
   #key = null; // of the contexts that this run may share with others
   #realm = null; // key of the checked realms that this run may use
+  #sample = null; // what this run asks for and is answered, if it is to be run again
   #endedWell = false;
 
   /**
@@ -160,7 +162,10 @@ export class Run {
     if (this.#realm !== null) {
       this.#context = contexts.realms.take(this.#realm);
       this.#isRestarted = this.#context !== null;
-      if (this.#isRestarted) return;
+      if (this.#isRestarted) {
+        if (this.kind === "query" && this.parent === null && contexts.realms.samples()) this.#sample = new Sample(this.#core, this);
+        return;
+      }
     }
     const kept = this.#key === null ? null : contexts.takeKept(this.#key);
     this.#isFresh = kept === null;
@@ -281,7 +286,10 @@ export class Run {
       const meta =
         `{"op":${JSON.stringify(op)}` +
         `${consumed === "" ? "" : `,"consumed":${consumed}`}${stream < 0 ? "" : `,"queryId":${stream}`}}`;
-      this.#core.send(4, this.call, int(bridge.syscallSeq()), meta, string(bridge.syscallArgs()));
+      const seq = int(bridge.syscallSeq());
+      const args = string(bridge.syscallArgs());
+      this.#sample?.asked(seq, op, args);
+      this.#core.send(4, this.call, seq, meta, args);
     }
   }
 
@@ -381,6 +389,7 @@ export class Run {
   /** A SYSRESULT frame. */
   answer(seq, meta, body) {
     if (this.done) return;
+    this.#sample?.answered(seq, meta, body);
     const bridge = this.#bridge;
     if (meta.tables !== undefined) bridge.setTables(JSON.stringify(meta.tables));
     if (meta.error !== undefined) {
@@ -442,13 +451,16 @@ export class Run {
       `"cpu_us":${this.cpuUs},${this.#leaveRealm()}"logs":[${this.isLive ? "" : lines}]}`;
     this.#core.send(6, this.call, 0, meta, body);
     this.drop();
+    if (this.#endedWell) this.#sample?.ended(meta, body, (text) => this.#core.contexts.realms.switchOff(text));
   }
 
   /** Gives a checked realm back. @returns {string} what RESULT says of it */
   #leaveRealm() {
+    const { realms } = this.#core.contexts;
+    const mismatch = this.meta.realm === true ? realms.takeMismatch() : null;
+    if (mismatch !== null) return `"realm":{"mismatch":${JSON.stringify(mismatch)}},`;
     const key = this.#realm;
     if (key === null || this.#context === undefined) return "";
-    const { realms } = this.#core.contexts;
     let discard = "ended_badly";
     if (this.#endedWell && this.#bridge?.isReusable() === true) discard = realms.keep(key, Object.values(this.meta.closure), this.#context);
     return `"realm":{"reused":${this.#isRestarted},"discard":${JSON.stringify(discard)},"fresh_only":${realms.isFreshOnly(key)}},`;
