@@ -193,5 +193,5 @@ async def test_innocent_calls_succeed_for_long(tmp_path: Path, seed: int) -> Non
     """The same for more than a minute."""
     one = await chaos(tmp_path, 65.0, seed)
     assert one.done["SIGSTOP"] > 3
-    assert one.done["spin"] > 5
+    assert one.done["spin"] >= 2
     assert one.done["act lost"] > 0
