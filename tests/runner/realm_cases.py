@@ -516,6 +516,32 @@ REALM: Final[dict[str, Case]] = {
         "",
         "() => { const was = Object.hasOwn(Object.prototype, 'toJSON'); Object.defineProperty(Object.prototype, 'toJSON', { value: undefined, configurable: true }); return was; }",
     ),
+    "stack left in a builtin": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(new Error(), 'stack'); const was = String(d.get.call(Math)); Error.captureStackTrace(Math); d.set.call(Math, 'mine'); delete Math.stack; return was; }",
+    ),
+    "stack left in globalThis": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(new Error(), 'stack'); const was = String(d.get.call(globalThis)); Error.captureStackTrace(globalThis); d.set.call(globalThis, 'mine'); delete globalThis.stack; return was; }",
+    ),
+    "stack left in a prototype, not set": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(new Error(), 'stack'); const was = typeof d.get.call(Map.prototype); Error.captureStackTrace(Map.prototype); delete Map.prototype.stack; return was; }",
+    ),
+    "stack left in a builtin function": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(new Error(), 'stack'); const was = String(d.get.call(Math.max)); try { Error.captureStackTrace(Math.max); d.set.call(Math.max, 'mine'); delete Math.max.stack; } catch {} return was; }",
+    ),
+    "stack left in a host object": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(new Error(), 'stack'); const was = String(d.get.call(Convex)); Error.captureStackTrace(Convex); d.set.call(Convex, 'mine'); delete Convex.stack; return was; }",
+    ),
+    "DisposableStack": ("", "() => (DisposableStack.prototype.n = (DisposableStack.prototype.n ?? 0) + 1)"),
+    "WebAssembly.JSTag": ("", "() => (WebAssembly.JSTag.n = (WebAssembly.JSTag.n ?? 0) + 1)"),
+    "brand on a builtin": (
+        "class B { constructor(o) { return o; } } class C extends B { #n = 0; static has(o) { return #n in o; } }",
+        "() => { const had = C.has(Math); if (!had) new C(Math); return had; }",
+    ),
 }
 """State of the realm: seen by the comparison, impossible (frozen functions), or set back."""
 
@@ -605,6 +631,10 @@ HOST: Final[dict[str, Case]] = {
     "JavaScript syscalls": (
         "",
         "async () => { try { await Convex.jsSyscall('storage/getBlob', {}); } catch (e) { e.constructor.prototype; return e.message; } }",
+    ),
+    "handles of keys": (
+        "",
+        "async () => { const own = JSON.stringify; const seen = []; const k = await crypto.subtle.importKey('raw', new Uint8Array(32), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']); JSON.stringify = (...a) => { const t = own(...a); seen.push(t); return t; }; try { await crypto.subtle.sign('HMAC', k, new Uint8Array(1)); } finally { JSON.stringify = own; } return seen; }",
     ),
 }
 """State behind what the host puts there: made new for each run."""

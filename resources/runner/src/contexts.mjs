@@ -47,6 +47,7 @@ export let contextsMade = 0;
 export class Context {
   #context;
   uses = 0;
+  allocated = 0;
   /** The program that evaluates the modules again, of a context that serves runs in a checked realm. */
   program = null;
   /** CryptoKeys by the handles that user code has. They are the context's: a module may keep one for later runs. */

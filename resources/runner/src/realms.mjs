@@ -2,6 +2,7 @@
 
 const MAX_KEPT = 24;
 const MAX_USES = 1000;
+const MAX_ALLOCATED = 512 * 1024 * 1024; // bytes, by all runs of a context: private fields of realm objects may hold on to some, which nothing shows
 const MAX_DISCARDS = 2;
 const MAX_COUNTED = 4096;
 const SAMPLE_EVERY = 1000;
@@ -61,22 +62,25 @@ export class RealmPool {
       const at = this.#kept.findLastIndex((one) => one.key === key);
       if (at < 0) return null;
       const [{ context }] = this.#kept.splice(at, 1);
+      context.keys = []; // CryptoKeys, whose handles begin anew
       if (context.bridge.restart() === true) return context;
     }
   }
 
   /**
    * Keeps a context in which a run has ended well, unless the run has changed the realm.
+   * @param {number} allocated bytes that the run has allocated
    * @returns {string} what it has changed, or ""
    */
-  keep(key, hashes, context) {
+  keep(key, hashes, context, allocated) {
     const difference = context.bridge.realmDifference();
     if (typeof difference !== "string" || difference !== "") {
       if (this.#discards.size >= MAX_COUNTED) this.#discards.delete(this.#discards.keys().next().value);
       this.#discards.set(key, (this.#discards.get(key) ?? 0) + 1);
       return String(difference);
     }
-    if (++context.uses < MAX_USES && !this.#isOff) {
+    context.allocated += allocated;
+    if (++context.uses < MAX_USES && context.allocated < MAX_ALLOCATED && !this.#isOff) {
       this.#kept.push({ key, hashes, context });
       if (this.#kept.length > MAX_KEPT) this.#kept.shift();
     }

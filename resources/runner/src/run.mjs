@@ -462,7 +462,9 @@ export class Run {
     const key = this.#realm;
     if (key === null || this.#context === undefined) return "";
     let discard = "ended_badly";
-    if (this.#endedWell && this.#bridge?.isReusable() === true) discard = realms.keep(key, Object.values(this.meta.closure), this.#context);
+    if (this.#endedWell && this.#bridge?.isReusable() === true) {
+      discard = realms.keep(key, Object.values(this.meta.closure), this.#context, this.heapBytes + this.bufferBytes);
+    }
     return `"realm":{"reused":${this.#isRestarted},"discard":${JSON.stringify(discard)},"fresh_only":${realms.isFreshOnly(key)}},`;
   }
 

@@ -11,6 +11,7 @@ const emptyPattern = /(?:)/;
 const emptySubject = [""];
 
 let snapshot = null;
+let stackOf = null; // what reads the stack that Error.captureStackTrace has left in an object: it stays there when the property `stack` is deleted
 const lazyOriginals = []; // descriptors of the lazy globals, by the index of their names in lazyNames
 
 const isObject = (candidate) => (typeof candidate === "object" && candidate !== null) || typeof candidate === "function";
@@ -43,6 +44,7 @@ function hiddenIntrinsics() {
   NativeError.prepareStackTrace = own;
   prototypeOf("%CallSitePrototype%", sites[0]);
   const stack = describeProperty(new NativeError(), "stack");
+  if (typeof stack.get === "function") stackOf = stack.get;
   if (isObject(stack.get)) add("%get Error#stack%", stack.get);
   if (isObject(stack.set)) add("%set Error#stack%", stack.set);
   return { found, names };
@@ -135,6 +137,12 @@ function realmDifference() {
     if (isExtensible(target) !== record.extensible) return `${record.name}: extensibility`;
     for (let j = 0; j < keys.length; j++) {
       if (!isAsBefore(record, j)) return `${record.name}.${typeof keys[j] === "symbol" ? "symbol" : keys[j]}`;
+    }
+  }
+  // Only now, since it may call Error.prepareStackTrace. No stack can be left in what is frozen.
+  if (stackOf !== null) {
+    for (let i = 0; i < snapshot.length; i++) {
+      if (apply(stackOf, snapshot[i].target, []) !== undefined) return `${snapshot[i].name}: captured stack`;
     }
   }
   return "";
