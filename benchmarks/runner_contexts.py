@@ -1,7 +1,7 @@
-"""What a run costs in a runner child: in a fresh context, and in one that the module allows to be used again.
+"""What a run costs in a runner child, by its context: fresh; a checked realm, where the module is evaluated anew after other runs; one used again.
 
 A child alone, without the server: this script plays Python's side of the frames, and a call is a query of one document through the npm package.
-Run it as ``python -m benchmarks.runner_contexts``; it takes less than 30 seconds.
+Run it as ``python -m benchmarks.runner_contexts``; it takes about 45 seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import { queryGeneric as query } from "convex/server";
 import { v } from "convex/values";
 export const get = query({ args: { id: v.string() }, handler: (ctx, { id }) => ctx.db.get(id as any) });
 """
+CONTEXTS: dict[str, dict[str, bool]] = {"fresh": {}, "realm": {"realm": True}, "reused": {"reuse": True}}
+"""What START says, by name."""
 
 
 @attrs.frozen
@@ -50,7 +52,7 @@ def resident_megabytes(pid: int) -> float:
         return int(file.read().split()[1]) * 4096 / 1e6
 
 
-def sample(child: Child, seconds: float, width: int, reuse: bool) -> Sample:
+def sample(child: Child, seconds: float, width: int, context: str) -> Sample:
     """Keep *width* calls in flight for some time."""
     pid = child.process.pid
     live: set[int] = set()
@@ -59,7 +61,7 @@ def sample(child: Child, seconds: float, width: int, reuse: bool) -> Sample:
     started, used = time.monotonic(), cpu_seconds(pid)
     while True:
         while len(live) < width and time.monotonic() - started < seconds:
-            live.add(child.start("query", "messages.js", "get", [{"id": "x"}], reuse=reuse))
+            live.add(child.start("query", "messages.js", "get", [{"id": "x"}], **CONTEXTS[context]))
         if not live:
             break
         kind, call, seq, meta, _ = child.receive()
@@ -77,7 +79,7 @@ def sample(child: Child, seconds: float, width: int, reuse: bool) -> Sample:
 
 
 def main() -> None:
-    """Measure in turns, so that a slow phase of the machine hits both alike; print medians."""
+    """Measure in turns, so that a slow phase of the machine hits all alike; print medians."""
     modules = bundle({"messages.ts": MODULE})
     print(
         f"one read, bundle of {sum(len(source) for source, _ in modules.values()) / 1000:.0f} KB; medians of {ROUNDS}"
@@ -85,25 +87,25 @@ def main() -> None:
     print("context  in flight   runs/s   CPU us/run   entry us/run   peak MB   quiet MB")
     children = {}
     try:
-        for reuse in (False, True):
-            children[reuse] = Child()
+        for context in CONTEXTS:
+            children[context] = Child()
             for path, (source, source_map) in modules.items():
-                children[reuse].add_module(path, source, source_map)
+                children[context].add_module(path, source, source_map)
         for width in WIDTHS:
-            samples: dict[bool, list[Sample]] = {False: [], True: []}
-            for child_reuse, child in children.items():
-                sample(child, WARM_UP_SECONDS, width, child_reuse)
+            samples: dict[str, list[Sample]] = {context: [] for context in CONTEXTS}
+            for context, child in children.items():
+                sample(child, WARM_UP_SECONDS, width, context)
             for _ in range(ROUNDS):
-                for child_reuse, child in children.items():
-                    samples[child_reuse].append(sample(child, ROUND_SECONDS, width, child_reuse))
+                for context, child in children.items():
+                    samples[context].append(sample(child, ROUND_SECONDS, width, context))
             time.sleep(QUIET_SECONDS)
-            for child_reuse, ones in samples.items():
+            for context, ones in samples.items():
                 median = [
                     statistics.median(getattr(one, name) for one in ones) for name in ("per_second", "cpu", "entry")
                 ]
-                quiet = resident_megabytes(children[child_reuse].process.pid)
+                quiet = resident_megabytes(children[context].process.pid)
                 print(
-                    f"{'reused' if child_reuse else 'fresh':<7} {width:>10} {median[0]:>8.0f} {median[1]:>12.0f} {median[2]:>14.0f}"
+                    f"{context:<7} {width:>10} {median[0]:>8.0f} {median[1]:>12.0f} {median[2]:>14.0f}"
                     f" {max(one.peak for one in ones):>9.0f} {quiet:>10.0f}"
                 )
     finally:
