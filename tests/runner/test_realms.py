@@ -4,12 +4,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from tests.runner.harness import ANALYZE, ANALYZED, CANCEL, FORGET, SYSCALL, SYSRESULT, Child, Failure, Result, page
+from tests.runner.harness import (
+    ANALYZE,
+    ANALYZED,
+    CANCEL,
+    FORGET,
+    RUNNER,
+    SYSCALL,
+    SYSRESULT,
+    Child,
+    Failure,
+    Result,
+    page,
+)
 from tests.runner.realm_cases import CONTROLS, HOST, MODULE, REALM, Case
 from tests.runner.samples import HEAD, REGISTER
 
@@ -359,3 +372,49 @@ def test_an_import_cycle_is_refused(child: Child) -> None:
     child.add_module("a.js", 'import { b } from "./b.js"; export const a = () => b; ')
     child.add_module("b.js", 'import { a } from "./a.js"; export const b = () => a; ')
     assert analyzed(child, "a.js", child.closure)["realmRefusal"].endswith("import cycle")
+
+
+KEPT_STATE = {
+    "maps": "source maps by script: text of the code itself",
+    "factories": "functions that hold the code, made once",
+    "factoryCount": "their number",
+    "loaded": "emptied by forgetGroups",
+    "jsHandlers": "emptied by forgetGroups",
+    "endCallbacks": "emptied by forgetGroups",
+    "renewCallbacks": "emptied by forgetGroups",
+    "groupOfJsSyscall": "constant",
+    "kindNames": "constant",
+    "readOps": "constant",
+    "databaseOps": "constant",
+    "hiddenDescriptor": "holds nothing between uses",
+    "lazyDescriptor": "holds nothing between uses",
+    "nextSeq": "goes on, so that late answers reach nobody; never shown to functions",
+    "nextOperation": "likewise",
+    "nextImport": "likewise",
+    "incoming": "new after each answer",
+    "incomingCount": "0 after each answer",
+    "snapshot": "of the realm",
+    "stackOf": "a builtin",
+    "startedMs": "set by invoke",
+    "consoleObject": "part of the realm, compared",
+}
+"""State of the bridge that neither `begin` nor `renew` nor `restart` sets, and why that is right."""
+
+
+def test_no_state_of_the_bridge_is_forgotten() -> None:
+    """Each variable and collection at the top of the bridge is made new between runs, or is in the list above with the reason why not."""
+    folder = RUNNER / "src" / "bridge"
+    entries = (folder / "entries.js").read_text()
+    check = (folder / "realm_check.js").read_text()
+    resets = (
+        entries[entries.index("  begin(") : entries.index("  setTables(")] + check[check.index("function restart()") :]
+    )
+    assigned = set(re.findall(r"\b(\w+)(?= = )", resets)) | set(re.findall(r"mapClear, (\w+)", resets))
+    declared = set()
+    for path in folder.glob("*.js"):
+        declared |= set(re.findall(r"^let (\w+)", path.read_text(), re.M))
+        declared |= set(
+            re.findall(r"^const (\w+) = (?:new Native\w*Map|create\(null\)|\{ __proto__|\{$)", path.read_text(), re.M)
+        )
+    assert len(declared) > 50
+    assert declared - assigned == set(KEPT_STATE)
