@@ -664,3 +664,90 @@ CONTROLS: Final[dict[str, Case]] = {
     "zero": ("", "() => [0, -0, NaN].map(String)"),
 }
 """Modules that leave nothing: their contexts are kept, and answer as fresh ones do."""
+
+LATER: Final[dict[str, Case]] = {
+    "frozen fn brand": (
+        "class B { constructor(o) { return o; } } class C extends B { #n = 0; static has(o) { return #n in o; } }",
+        "() => { const had = C.has(Math.max); if (!had) new C(Math.max); return had; }",
+    ),
+    "weakref class static": (
+        "",
+        "() => { class X extends WeakRef {}; return Object.getPrototypeOf(X) === WeakRef && (X.n = (X.n ?? 0) + 1); }",
+    ),
+    "intl default": (
+        "",
+        "() => { const d = new Intl.DateTimeFormat(); const k = Reflect.ownKeys(d); return [k.length, d.resolvedOptions().timeZone]; }",
+    ),
+    "thenable job": (
+        "",
+        "() => { const was = Math.n ?? 0; return { then(r) { r('\"x\"'); Promise.resolve().then(() => 0).then(() => { Math.n = was + 1; }); } }; }",
+    ),
+    "async gen return": (
+        "let n = 0;",
+        "async () => { const g = (async function* () { try { yield 1; } finally { n++; Math.n = (Math.n ?? 0) + 1; } })(); await g.next(); g.return(); return Math.n ?? 0; }",
+    ),
+    "error in stack prep": (
+        "",
+        "() => { Error.prepareStackTrace = () => { Math.n = (Math.n ?? 0) + 1; return Math.n; }; const e = new Error(); return e.stack; }",
+    ),
+    "lazy via descriptor getter": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(globalThis, 'Headers'); const H = d.get.call(undefined); return (H.n = (H.n ?? 0) + 1); }",
+    ),
+    "lazy setter": (
+        "",
+        "() => { const d = Object.getOwnPropertyDescriptor(globalThis, 'Headers'); const was = typeof globalThis.Headers; d.set.call(undefined, 5); return was; }",
+    ),
+    "patch before group load": (
+        "",
+        "() => { const own = Object.defineProperty; let n = 0; Object.defineProperty = (...a) => { n++; return own(...a); }; try { new Headers(); } finally { Object.defineProperty = own; } return n; }",
+    ),
+    "group load twice": (
+        "",
+        "() => { const own = Array.prototype.map; let n = 0; Array.prototype.map = function (...a) { n++; return own.apply(this, a); }; try { structuredClone([1]); new URL('http://a/b'); } finally { Array.prototype.map = own; } return n; }",
+    ),
+    "date to locale": ("", "() => new Date(0).toLocaleString('de', { timeZone: 'Europe/Berlin' })"),
+    "symbol iterator of arguments": (
+        "",
+        "() => { const a = (function () { return arguments; })(1); return a[Symbol.iterator] === Array.prototype.values; }",
+    ),
+    "proto of global": ("", "() => { const p = Object.getPrototypeOf(globalThis); return (p.n = (p.n ?? 0) + 1); }"),
+    "set proto global": (
+        "",
+        "() => { const was = globalThis.q ?? 0; try { Object.setPrototypeOf(globalThis, { q: was + 1 }); } catch (e) { return e.message; } return was; }",
+    ),
+    "toStringTag date": (
+        "",
+        "() => { const was = String(new WeakRef({})); try { Object.defineProperty(WeakRef.prototype, Symbol.toStringTag, { value: 'x' }); } catch (e) { return e.message } return was; }",
+    ),
+    "atob": ("", "() => { const was = atob.n ?? 0; atob.n = was + 1; return was; }"),
+    "AbortSignal static": (
+        "",
+        "() => { const s = AbortSignal.abort(); const was = s.n ?? 0; s.n = 1; return [was, (AbortSignal.abort.n = (AbortSignal.abort.n ?? 0) + 1)]; }",
+    ),
+    "fetch fn": ("", "() => (fetch.n = (fetch.n ?? 0) + 1)"),
+    "wasm instance": (
+        "",
+        "() => { const was = Math.n ?? 0; const b = new Uint8Array([0,97,115,109,1,0,0,0,1,4,1,96,0,0,2,7,1,1,97,1,98,0,0,8,1,0]); const m = new WebAssembly.Module(b); new WebAssembly.Instance(m, { a: { b: () => { Math.n = was + 1; } } }); return was; }",
+    ),
+    "setTimeout throws": ("", "() => { try { setTimeout(() => {}, 0); } catch (e) { return e.message; } return 1; }"),
+    "queue then error": (
+        "",
+        "async () => { Promise.resolve().then(() => { Math.n = (Math.n ?? 0) + 1; }); throw new Error(String(Math.n ?? 0)); }",
+    ),
+    "getter on Object.prototype for deliver": (
+        "",
+        "() => { const was = Object.prototype.n ?? 0; Object.defineProperty(Object.prototype, 'n', { get() { return was + 1; }, configurable: true }); return was; }",
+    ),
+    "iterator concat/other intrinsics": (
+        "",
+        "() => { let p = [].values().flatMap((x) => [x]); p = Object.getPrototypeOf(p); const q = Object.getPrototypeOf(new Intl.Segmenter().segment('a').containing(0)); return [(p.n = (p.n ?? 0) + 1), q === Object.prototype]; }",
+    ),
+    "regexp d flag groups": (
+        "",
+        "() => { const m = /(?<a>x)/d.exec('x'); const p = Object.getPrototypeOf(m.indices); return p === Array.prototype && Object.getPrototypeOf(m.groups) === null; }",
+    ),
+    "suppressed error": ("", "() => (SuppressedError.prototype.n = (SuppressedError.prototype.n ?? 0) + 1)"),
+    "escape fn": ("", "() => { const was = escape.n ?? 0; try { escape.n = was + 1 } catch {} return was; }"),
+}
+"""Written when the mechanism was finished; some hold nothing even without any care."""
