@@ -1,4 +1,3 @@
-
 """Memory of a child under load and at rest."""
 
 from __future__ import annotations
