@@ -199,6 +199,9 @@ class CallHost(Protocol):
         """Called before :meth:`abandon` when the child of this try, a root, went away. Another try may follow, after any time: nobody must have
         to wait for it."""
 
+    def is_waited_for(self) -> bool:
+        """Whether other transactions wait until this one ends: its child shall not be kept busy with new calls if another child can take them."""
+
     def abandon(self) -> None:
         """Called instead of :meth:`complete` when this try will give nothing (cancelled, child lost, fatal error)."""
 

@@ -24,7 +24,9 @@ from convex_backend.application import calls
 from convex_backend.application.run_query import new_request_id
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity, MutationKey
+from convex_backend.database.hints import named_points
 from convex_backend.database.lanes import LaneTicket
+from convex_backend.database.reads import Point
 from convex_backend.deferreds import Coalescer, shield
 from convex_backend.errors import ConvexError, OccConflict, Rerun
 from convex_backend.functions.context import CallContext
@@ -88,8 +90,14 @@ class Mutations:
     async def _run(
         self, wanted: calls.Target, args: bytes, identity: Identity, caller: Caller, key: MutationKey | None
     ) -> CallResult:
-        services = self._services
-        ticket = services.database.committer.lanes.ticket(hints=args)
+        database = self._services.database
+        lanes = database.committer.lanes
+        key_waited_for: Point | None = None
+        if lanes.any_hot:
+            expected = named_points(args, database.catalogs.newest, calls.ROOT)
+            key_waited_for = await database.start_gate.enter(expected)
+        ticket = lanes.ticket(hints=args)
+        database.committer.siblings += 1
         conflicts = 0
         tries = 0
         try:
@@ -106,8 +114,10 @@ class Mutations:
                     if conflicts >= (MAX_OWN_CONFLICTS if own else MAX_CONFLICTS):
                         raise
         finally:
+            database.committer.siblings -= 1
             ticket.on_wait = None
             ticket.release_all()
+            database.start_gate.leave(key_waited_for)
 
     async def _attempt(
         self,
@@ -138,6 +148,7 @@ class Mutations:
             )
             # Lanes that a try held must not wait for the next one, which may have to wait for those that want them.
             tree.on_lost = ticket.release_all
+            tree.is_waited_for = ticket.is_waited_for
             context = CallContext(
                 tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
             )

@@ -20,6 +20,7 @@ from convex_backend.database.index_cleanup import DroppedIndexCleanup
 from convex_backend.database.lanes import LaneTicket
 from convex_backend.database.reads import ReadToken
 from convex_backend.database.retention import RetentionLoop, RetentionSettings
+from convex_backend.database.start_gate import StartGate
 from convex_backend.database.subscriptions import Subscription, SubscriptionManager
 from convex_backend.database.system_tables import CATALOG_TABLETS, SYSTEM_TABLETS
 from convex_backend.database.transaction import Transaction
@@ -59,6 +60,7 @@ class Database:
 
     committer: Committer
     subscriptions: SubscriptionManager
+    start_gate: StartGate
     catalogs: CatalogManager
     backfill: IndexBackfill
     retention: RetentionLoop
@@ -108,6 +110,7 @@ class Database:
             fatal=self._fatal,
         )
         self.subscriptions = SubscriptionManager(self.committer, self._registry)
+        self.start_gate = StartGate(self.committer.lanes, self._registry)
         self.catalogs = CatalogManager(self.persistence)
         self.catalogs.start(self.committer.durable_ts)
         stored = self.persistence.get_meta(_NEXT_ID_KEY)

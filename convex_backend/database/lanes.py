@@ -152,6 +152,10 @@ class LaneTicket:
             if on_wait is not None:
                 on_wait(False)
 
+    def is_waited_for(self) -> bool:
+        """Whether another ticket waits in a lane that this one owns."""
+        return any(lane.waiters for lane in self.owned)
+
     def owns(self, lane: Lane) -> bool:
         """Whether this ticket owns *lane*."""
         return lane.owner is self
@@ -228,6 +232,11 @@ class Lanes:
         return LaneTicket(self, next(self._ages) if age is None else age, hints)
 
     # What is hot
+
+    @property
+    def any_hot(self) -> bool:
+        """Whether any point may be hot."""
+        return bool(self._points)
 
     def is_hot_point(self, index: int, key: bytes) -> bool:
         """Whether a mutation that is about to read this point has to ``claim`` it first."""

@@ -9,9 +9,7 @@ Source: ``runtime.md`` sections 2.3, 4.6, 5.5, 8.6 and 9.1.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from convex_backend.database.catalog import (
@@ -32,6 +30,7 @@ from convex_backend.database.document_errors import (
     no_document,
     wrong_table,
 )
+from convex_backend.database.hints import named_points
 from convex_backend.database.index_keys import document_keys
 from convex_backend.database.lanes import LaneTicket, claim
 from convex_backend.database.query.cursor import Seal, Unseal
@@ -60,9 +59,6 @@ _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."
 _NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
 # What may be a document id in the arguments of a mutation, and how far its arguments are searched for hot documents (A6).
-_ID_TEXT: Final = re.compile(rb'"([0-9a-z]{31,37})"')
-_HINT_BYTES: Final = 4096
-_MAX_HINTS: Final = 32
 
 
 class Savepoint:
@@ -246,16 +242,7 @@ class Transaction:
     def _hinted(self) -> list[Point]:
         """Point reads of the documents whose ids occur in the ticket's hints."""
         assert self.ticket is not None
-        points = []
-        for text in islice(_ID_TEXT.finditer(self.ticket.hints, 0, _HINT_BYTES), _MAX_HINTS):
-            try:
-                number, internal_id = decode_id(text[1].decode())
-            except InvalidValue:
-                continue
-            table = self.catalog.by_number.get((self.component, number))
-            if table is not None:
-                points.append((-table.tablet, internal_id))
-        return points
+        return named_points(self.ticket.hints, self.catalog, self.component)
 
     # -- catalog ------------------------------------------------------------------------------------
 

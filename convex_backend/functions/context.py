@@ -184,6 +184,7 @@ class CallTree:
     :param on_lines: gets the console lines of a running action as they come.
     :param on_abandon: called when the try of the root gives nothing.
     :param on_lost: called before, when that is for want of its child.
+    :param is_waited_for: whether other transactions wait for this one.
     """
 
     services: CallServices
@@ -197,6 +198,7 @@ class CallTree:
     journal_end_cursor: str | None = None
     on_abandon: Callable[[], None] | None = None
     on_lost: Callable[[], None] | None = None
+    is_waited_for: Callable[[], bool] | None = None
     on_lines: Callable[[Sequence[LogLine]], None] | None = None
 
 
@@ -309,6 +311,11 @@ class CallContext:
         """See :class:`CallHost`."""
         if self.tree.on_lost is not None:
             self.tree.on_lost()
+
+    def is_waited_for(self) -> bool:
+        """See :class:`CallHost`."""
+        asked = self.tree.is_waited_for
+        return asked is not None and asked()
 
     def abandon(self) -> None:
         """See :class:`CallHost`."""

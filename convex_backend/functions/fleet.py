@@ -150,9 +150,11 @@ class Fleet:
             best = min(self._ready, key=self._load)
         return best
 
-    def _load(self, slot: Slot) -> tuple[bool, int]:
+    def _load(self, slot: Slot) -> tuple[bool, bool, int]:
         held_up = slot.stalled or slot.child.congested or slot.unheard >= self._options.starts_per_child
-        return (held_up, slot.roots)
+        # A start takes a child a few milliseconds, in which the owner of a contended lane gets no answers.
+        hurried = any(call.parent is None and call.host.is_waited_for() for call in slot.calls.values())
+        return (held_up, hurried, slot.roots)
 
     def takes_starts(self) -> bool:
         """Whether a ready child has begun most of what it was told to start."""

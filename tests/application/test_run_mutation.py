@@ -8,6 +8,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from convex_backend.application.types import ANONYMOUS, CallResult, Identity, MutationKey
+from convex_backend.database.committer import GATHER_SECONDS, GATHER_SIBLINGS
+from convex_backend.database.start_gate import BEGUN_PER_KEY
 from convex_backend.deferreds import from_coroutine
 from convex_backend.errors import BadRequest, OccConflict, StorageFailed
 from convex_backend.functions.directory import Environment
@@ -115,8 +117,11 @@ def test_conflicting_mutations_all_succeed() -> None:
     results = [start(world, "counters:increment") for _ in range(10)]
     turns = 0
     while any(not r for r in results):
-        world.go_on(turns % len(world.pool.paused))
-        turns += 1
+        # With this many mutations under way, a commit waits a little for others to share its group.
+        world.timers.advance(GATHER_SECONDS)
+        if world.pool.paused:
+            world.go_on(turns % len(world.pool.paused))
+            turns += 1
         assert turns < 200
     assert sorted(float(ok(r).value or b"") for r in results) == [float(n) for n in range(1, 11)]
     assert world.documents("counters")[0]["n"] == 10.0
@@ -326,3 +331,49 @@ def test_nothing_is_left_behind() -> None:
         world.go_on()
     assert world.db.committer.snapshots.open_count == 0
     assert not world.db.committer.lanes._owned
+
+
+def test_a_commit_among_many_waits_for_company() -> None:
+    """With many mutations under way several commits share a group; one alone is written at once."""
+    world = World()
+    world.define("notes:add", "mutation", add)
+    groups: list[int] = []
+    world.persistence.before_write = lambda commits: groups.append(len(commits))
+    ok(start(world, "notes:add"))
+    assert groups == [1]
+    world.db.committer.siblings += GATHER_SIBLINGS
+    results = [start(world, "notes:add") for _ in range(3)]
+    assert results == [[], [], []]
+    world.timers.advance(GATHER_SECONDS)
+    for result in results:
+        ok(result)
+    assert groups == [1, 3]
+
+
+def test_only_a_few_mutations_of_a_hot_key_are_begun() -> None:
+    """Mutations whose arguments name a hot document wait before they are begun, in order; all of them succeed."""
+    world = World()
+
+    async def bump(function: Function, args: Any) -> Any:
+        document = await function.call("1.0/get", id=args["id"], isSystem=False)
+        await function.pause()
+        await function.call("1.0/shallowMerge", id=args["id"], value={"n": document["n"] + 1})
+        return document["n"] + 1
+
+    world.define("counters:bump", "mutation", bump)
+    transaction = world.db.begin("mutation")
+    name = run(transaction.insert("counters", {"n": 0.0}))
+    run(world.db.commit(transaction))
+    args = b'{"id":"%s"}' % name.encode()
+    first = [start(world, "counters:bump", args) for _ in range(2)]
+    while any(not r for r in first):
+        world.go_on()
+    begun = len(world.pool.specs)
+    later = [start(world, "counters:bump", args) for _ in range(BEGUN_PER_KEY + 20)]
+    assert len(world.pool.specs) - begun == BEGUN_PER_KEY
+    while any(not r for r in later):
+        world.timers.advance(GATHER_SECONDS)
+        if world.pool.paused:
+            world.go_on()
+    assert [float(ok(r).value or b"") for r in later] == [3.0 + n for n in range(BEGUN_PER_KEY + 20)]
+    assert not world.db.start_gate._doors

@@ -125,6 +125,7 @@ class FakeHost:
         self.completed = 0
         self.abandoned = 0
         self.losses = 0
+        self.waited_for = False
 
     def begin(self, link: CallLink) -> None:
         self.link = link
@@ -159,6 +160,9 @@ class FakeHost:
 
     def lost(self) -> None:
         self.losses += 1
+
+    def is_waited_for(self) -> bool:
+        return self.waited_for
 
     def abandon(self) -> None:
         self.abandoned += 1
