@@ -5,6 +5,7 @@ Source: ``runtime.md`` sections 1.4 and 8.4, ``http_api.md`` section 3.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,11 +20,16 @@ from convex_backend.functions.context import CallTree, RequestInfo
 from convex_backend.functions.directory import Environment, ResolvedFunction, check_kind, not_found
 from convex_backend.functions.invocation import check_args, make_spec, normalise_args
 from convex_backend.functions.outcome import FunctionFailed
-from convex_backend.interfaces import CallSpec, FunctionError, LogLine
+from convex_backend.interfaces import CallSpec, FunctionError, LogLine, Outcome
 from convex_backend.values.paths import ROOT_COMPONENT, FunctionPath
 from convex_backend.values.validators import TableNames
 
 ROOT = 0
+
+
+def new_request_id() -> str:
+    """16 hex digits for a call that nobody numbered."""
+    return secrets.token_hex(8)
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -152,3 +158,24 @@ def call_result(
     """The answer as *identity* may see it (``runtime.md`` section 8.4, redaction)."""
     redacted = services.settings.redact_logs_to_client and not identity.is_admin
     return CallResult(value, error, () if redacted else log_lines, ts, caller.request_id, redacted)
+
+
+def record_run(
+    services: Services, wanted: Target, kind: str, identity: Identity, caller: Caller, outcome: Outcome
+) -> None:
+    """Note in the function log that a query or mutation has run."""
+    services.function_log.record_completion(
+        kind=kind,
+        component_path=wanted.component_path,
+        path=wanted.path.stripped,
+        log_lines=outcome.log_lines,
+        seconds=outcome.cpu_seconds,
+        error=None if outcome.error is None else outcome.error.message,
+        request_id=caller.request_id,
+        execution_id=new_request_id(),
+        parent_execution_id=None,
+        source=caller.source,
+        identity_type=identity.log_name,
+        cached=False,
+        return_bytes=None if outcome.value is None else len(outcome.value),
+    )

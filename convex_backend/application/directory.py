@@ -19,7 +19,7 @@ import attrs
 import orjson
 
 from convex_backend.application.push_store import StoredModule, UdfConfig
-from convex_backend.database.catalog import table_name_point
+from convex_backend.database.catalog import current_rows, table_name_point
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
 from convex_backend.errors import OutOfRetention, Rerun
 from convex_backend.functions.directory import Environment, ResolvedFunction
@@ -112,7 +112,7 @@ class Directory:
     def start(self) -> None:
         """Read the deployed code, and follow the commits from here on. Call it in the turn after the database has started."""
         committer = self._database.committer
-        state = self._apply(self._empty(), committer.durable_ts, _current_rows(self._database.persistence))
+        state = self._apply(self._empty(), committer.durable_ts, current_rows(self._database.persistence, CODE_TABLETS))
         self.newest, self._states, self._timestamps = state, [state], [state.ts]
         committer.on_pending.append(self._on_pending)
         committer.on_durable.append(self._on_durable)
@@ -329,15 +329,3 @@ def _node_action(module: ModuleRecord, path: FunctionPath) -> ResolvedFunction:
     return ResolvedFunction(
         module.component, "", path, "action", "public", None, None, (), module.config.seed, 0.0, node=True
     )
-
-
-def _current_rows(persistence: Any) -> Iterable[tuple[int, bytes, bytes | None]]:
-    for tablet in sorted(CODE_TABLETS):
-        lower = b""
-        while True:
-            rows: list[Row] = persistence.scan_documents(tablet, lower, None, False, 1000)
-            for row in rows:
-                yield tablet, row.id, row.json
-            if len(rows) < 1000:
-                break
-            lower = rows[-1].key + b"\x00"

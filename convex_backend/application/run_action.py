@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from convex_backend.application import calls
-from convex_backend.application.run_query import new_request_id
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity
 from convex_backend.errors import ConvexError
@@ -97,7 +96,7 @@ async def run_action(
     except ConvexError as error:
         failure = calls.function_error(error)
         return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
-    execution_id = new_request_id()
+    execution_id = calls.new_request_id()
     nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, depth))
 
     def names(component: int) -> TableNames:

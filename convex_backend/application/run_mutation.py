@@ -18,10 +18,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import attrs
 import orjson
 
 from convex_backend.application import calls
-from convex_backend.application.run_query import new_request_id
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity, MutationKey
 from convex_backend.database.hints import named_points
@@ -173,25 +173,10 @@ class Mutations:
                     ts = await database.commit(transaction, ledger)
             finally:
                 transaction.close()
-        value = outcome.value
-        if value is not None and b'"$commitTs"' in value:
-            value = _with_commit_ts(value, ts)
-        services.function_log.record_completion(
-            kind="mutation",
-            component_path=wanted.component_path,
-            path=wanted.path.stripped,
-            log_lines=outcome.log_lines,
-            seconds=outcome.cpu_seconds,
-            error=None if outcome.error is None else outcome.error.message,
-            request_id=caller.request_id,
-            execution_id=new_request_id(),
-            parent_execution_id=None,
-            source=caller.source,
-            identity_type=identity.log_name,
-            cached=False,
-            return_bytes=None if value is None else len(value),
-        )
-        return calls.call_result(services, identity, caller, ts, value, outcome.error, outcome.log_lines)
+        if outcome.value is not None and b'"$commitTs"' in outcome.value:
+            outcome = attrs.evolve(outcome, value=_with_commit_ts(outcome.value, ts))
+        calls.record_run(services, wanted, "mutation", identity, caller, outcome)
+        return calls.call_result(services, identity, caller, ts, outcome.value, outcome.error, outcome.log_lines)
 
     async def _check_code(self, transaction: Any, wanted: calls.Target, prepared: calls.Prepared) -> None:
         """Record what the run depended on besides documents, at its own snapshot.

@@ -5,7 +5,6 @@ Source: ``runtime.md`` sections 3.5 and 10, ``http_api.md`` section 3.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 from convex_backend.application import calls
@@ -29,11 +28,6 @@ JOURNAL = "journal"
 OUTSIDE, INSIDE, ADMIN = range(3)
 
 
-def new_request_id() -> str:
-    """16 hex digits for a call that nobody numbered."""
-    return secrets.token_hex(8)
-
-
 class QueryRuns:
     """Runs queries: the evaluator behind :class:`LiveQueries`."""
 
@@ -54,7 +48,7 @@ class QueryRuns:
 
     async def evaluate(self, key: QueryKey, identity: Identity, ts: int | None) -> Evaluation:
         """See ``live_queries.QueryEvaluator``."""
-        caller = Caller("SyncWorker", "unknown", None, new_request_id())
+        caller = Caller("SyncWorker", "unknown", None, calls.new_request_id())
         return await self.run(key, identity, caller, ts)
 
     async def run(self, key: QueryKey, identity: Identity, caller: Caller, ts: int | None) -> Evaluation:
@@ -122,21 +116,7 @@ class QueryRuns:
         )
         outcome = await services.isolates.run(spec, make_host)
         evaluation = run.evaluation(outcome.value, outcome.error, caller, self._journal_of(run.transaction), outcome)
-        services.function_log.record_completion(
-            kind="query",
-            component_path=wanted.component_path,
-            path=wanted.path.stripped,
-            log_lines=outcome.log_lines,
-            seconds=outcome.cpu_seconds,
-            error=None if outcome.error is None else outcome.error.message,
-            request_id=caller.request_id,
-            execution_id=new_request_id(),
-            parent_execution_id=None,
-            source=caller.source,
-            identity_type=identity.log_name,
-            cached=False,
-            return_bytes=None if outcome.value is None else len(outcome.value),
-        )
+        calls.record_run(services, wanted, "query", identity, caller, outcome)
         return evaluation
 
     def _journal_of(self, transaction: Transaction) -> str | None:

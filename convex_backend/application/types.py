@@ -94,10 +94,6 @@ class CallResult:
     request_id: str
     redacted: bool = False
 
-    def pretty_lines(self) -> list[str]:
-        """The log lines as ``[LEVEL] text``."""
-        return [pretty(line) for line in self.log_lines]
-
     def error_message(self) -> str:
         """``[Request ID: …] Server Error`` with the rendered text unless redacted (``runtime.md`` section 8.4)."""
         assert self.error is not None

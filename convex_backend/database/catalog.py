@@ -363,7 +363,7 @@ class CatalogManager:
 
     def start(self, ts: int) -> None:
         """Read the current catalog rows; they are those of *ts*, the last commit in the file."""
-        self._reset(Catalog.empty().apply(ts, _current_rows(self._persistence)))
+        self._reset(Catalog.empty().apply(ts, current_rows(self._persistence, CATALOG_TABLETS)))
 
     def _reset(self, catalog: Catalog) -> None:
         self._versions, self._timestamps, self.newest = [catalog], [catalog.ts], catalog
@@ -424,8 +424,9 @@ class CatalogManager:
             del self._versions[:position], self._timestamps[:position]
 
 
-def _current_rows(persistence: IPersistence) -> Iterable[tuple[int, bytes, bytes | None]]:
-    for tablet in sorted(CATALOG_TABLETS):
+def current_rows(persistence: IPersistence, tablets: Iterable[int]) -> Iterable[tuple[int, bytes, bytes | None]]:
+    """Every current row of *tablets*, as ``(tablet, internal id, JSON)``: what a state in memory is made of at start."""
+    for tablet in sorted(tablets):
         lower = b""
         while True:
             rows: list[Row] = persistence.scan_documents(tablet, lower, None, False, 1000)

@@ -65,9 +65,9 @@ def render(result: CallResult, form: str) -> bytes:
         value = result.value if form == _ENCODED else reencode(result.value, form)
         if not lines:
             return b'{"status":"success","value":%s}' % value
-        logs = orjson.dumps(result.pretty_lines())
+        logs = orjson.dumps(result.log_texts())
         return b'{"status":"success","value":%s,"logLines":%s}' % (value, logs)
-    logs = orjson.dumps(result.pretty_lines())
+    logs = orjson.dumps(result.log_texts())
     data = b"" if error.data is None else b',"errorData":' + reencode(error.data, form)
     message = orjson.dumps(result.error_message())
     return b'{"status":"error","errorMessage":%s%s,"logLines":%s}' % (message, data, logs)
