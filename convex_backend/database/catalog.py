@@ -145,6 +145,11 @@ class TableInfo:
     number_point: Point
     indexes_interval: Interval
 
+    @property
+    def virtual(self) -> bool:
+        """Whether it is a table that functions read by ``db.system`` and only the server writes."""
+        return self.number in VIRTUAL_NUMBERS
+
     def index(self, name: str) -> IndexInfo | None:
         """The index that a query of *name* uses: the enabled one if there is one, else the pending one."""
         if name == "by_id":
@@ -236,8 +241,12 @@ class Catalog:
         return self.by_name.get((component, name))
 
     def tables_of(self, component: int) -> list[TableInfo]:
-        """The visible tables of a component, by name."""
-        found = [table for table in self.by_tablet.values() if table.component == component and not table.hidden]
+        """The visible user tables of a component, by name; virtual tables are not among them."""
+        found = [
+            table
+            for table in self.by_tablet.values()
+            if table.component == component and not table.hidden and not table.virtual
+        ]
         return sorted(found, key=lambda table: table.name)
 
     def names(self, component: int) -> CatalogNames:
@@ -245,7 +254,7 @@ class Catalog:
         return CatalogNames(self, component)
 
     def table_numbers(self, component: int) -> Mapping[str, int]:
-        """Numbers of the visible tables of a component, by name; made once and shared."""
+        """Numbers of the visible user tables of a component, by name; made once and shared."""
         numbers = self._numbers.get(component)
         if numbers is None:
             numbers = self._numbers[component] = {table.name: table.number for table in self.tables_of(component)}

@@ -20,7 +20,8 @@ LAST_FIXED_ID: Final = 99_999
 
 FIRST_USER_TABLE_NUMBER: Final = 10_001
 
-#: User-visible read-only tables and their numbers.
+#: User-visible read-only tables and their numbers. Each component has a tablet of its own for each, made with its first document
+#: (``tables.ensure_virtual_table``), which holds exactly the documents that functions see.
 VIRTUAL_TABLES: Final[dict[str, int]] = {"_scheduled_functions": 539, "_storage": 540}
 VIRTUAL_NUMBERS: Final[dict[int, str]] = {number: name for name, number in VIRTUAL_TABLES.items()}
 
@@ -86,6 +87,11 @@ ENVIRONMENT_VARIABLES: Final = _table("_environment_variables", 525, by_name=("c
 CRON_JOBS: Final = _table("_cron_jobs", 531, by_name=("component", "name"))
 #: ``{component, state, schema, error, table}``; ``state``: pending, validated, active, failed, overwritten; ``schema``: JSON text.
 SCHEMAS: Final = _table("_schemas", 532, by_state_many=("component", "state"))
+#: What users may not see of a ``_storage`` document: ``{component, document, uuid, blob}``; ``document`` is its id, ``uuid`` its name in
+#: URLs (hyphenated), ``blob`` the key of its content in the blob store.
+FILE_STORAGE: Final = _table(
+    "_file_storage", 534, by_document=("component", "document"), by_uuid=("component", "uuid"), by_blob_many=("blob",)
+)
 #: Single values by name: ``{key, …}``.
 BACKEND_STATE: Final = _table("_backend_state", 536, by_key=("key",))
 #: ``{component, path, parent, name, …}``
@@ -103,6 +109,7 @@ SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
         ENVIRONMENT_VARIABLES,
         CRON_JOBS,
         SCHEMAS,
+        FILE_STORAGE,
         BACKEND_STATE,
         COMPONENTS,
     )

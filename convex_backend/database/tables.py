@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED, IndexInfo, TableInfo
-from convex_backend.database.system_tables import BACKEND_STATE, INDEX, TABLES
+from convex_backend.database.system_tables import BACKEND_STATE, INDEX, TABLES, VIRTUAL_TABLES
 from convex_backend.errors import BadRequest
 from convex_backend.values.schema import MAX_TABLES
 
@@ -29,8 +29,24 @@ async def create_table(transaction: Transaction, component: int, name: str) -> T
     await transaction.ensure_begun()
     if len(transaction.catalog.tables_of(component)) >= MAX_TABLES:
         raise BadRequest("TooManyTables", f"Number of tables cannot exceed {MAX_TABLES}.")
+    return await _add_table(transaction, component, name, transaction.catalog.first_free_number(component))
+
+
+async def ensure_virtual_table(transaction: Transaction, component: int, name: str) -> TableInfo:
+    """The tablet behind ``_storage`` or ``_scheduled_functions`` of a component, made if this is its first document.
+
+    It has the fixed number of its name, the same in every component, and is no user table: not listed, not counted, without a schema.
+
+    :raises KeyError: *name* is no virtual table.
+    """
+    number = VIRTUAL_TABLES[name]
+    await transaction.ensure_begun()
+    found = transaction.catalog.table(component, name)
+    return found if found is not None else await _add_table(transaction, component, name, number)
+
+
+async def _add_table(transaction: Transaction, component: int, name: str, number: int) -> TableInfo:
     tablet = transaction.new_metadata_id()
-    number = transaction.catalog.first_free_number(component)
     await transaction.system.insert(
         TABLES.name, {"component": component, "name": name, "number": number, "tablet": tablet, "hidden": None}
     )

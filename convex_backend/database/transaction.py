@@ -42,6 +42,7 @@ from convex_backend.database.snapshot import BelowFloor, Snapshot
 from convex_backend.database.system_rows import SystemRows
 from convex_backend.database.system_tables import CATALOG_TABLETS, VIRTUAL_NUMBERS, VIRTUAL_TABLES
 from convex_backend.database.tables import create_table
+from convex_backend.database.virtual_rows import VirtualRows
 from convex_backend.database.writes import Keys, Write, WriteSet, WrittenSize
 from convex_backend.errors import BadRequest
 from convex_backend.values.ids import decode_id, encode_id
@@ -160,6 +161,11 @@ class Transaction:
     def system(self) -> SystemRows:
         """The system tables. Made on demand: a transaction that refers to nothing that refers to it needs no garbage collector."""
         return SystemRows(self)
+
+    @property
+    def virtual(self) -> VirtualRows:
+        """``_storage`` and ``_scheduled_functions`` as server code reads and writes them."""
+        return VirtualRows(self)
 
     @property
     def closed(self) -> bool:
@@ -361,10 +367,12 @@ class Transaction:
             await self.ensure_begun()
         info = self.catalog.by_number.get((self.component, number))
         if info is None:
-            self._get_without_table(number, is_system)
+            self._get_without_table(call, number, table, is_system)
             return None
-        if is_system:
-            raise BadRequest("UserTableAccess", _USER_ONLY)
+        if is_system is not (number in VIRTUAL_NUMBERS):
+            if is_system:
+                raise BadRequest("UserTableAccess", _USER_ONLY)
+            raise BadRequest("SystemTableAccess", _SYSTEM_ONLY)
         if info not in self._noted:
             self.note_table(info)
         if table is not None and table != info.name:
@@ -378,10 +386,26 @@ class Transaction:
         self.counters.check_read()
         return json
 
-    def _get_without_table(self, number: int, is_system: bool) -> None:
+    def _get_without_table(self, call: str, number: int, table: str | None, is_system: bool) -> None:
         self.add_system_point(*table_number_point(self.component, number))
-        if number in VIRTUAL_NUMBERS and not is_system:
+        virtual = VIRTUAL_NUMBERS.get(number)
+        if virtual is None:
+            return
+        if not is_system:
             raise BadRequest("SystemTableAccess", _SYSTEM_ONLY)
+        if table is not None and table != virtual:
+            raise wrong_table(call, table, virtual)
+
+    async def read_row(self, tablet: int, id: bytes) -> tuple[int | None, bytes] | None:
+        """One document of a tablet, without limits: for the models of server code.
+
+        :returns: commit of the stored version and JSON text, recorded as read whether it exists or not.
+        """
+        await self.ensure_begun()
+        before = self.reads.interval_count
+        found = await self._read(tablet, id)
+        self._free_reads += self.reads.interval_count - before
+        return found
 
     async def _read(self, tablet: int, id: bytes) -> tuple[int | None, bytes] | None:
         """One document as this transaction sees it, recorded as read: (commit of the stored version, JSON)."""
@@ -510,7 +534,7 @@ class Transaction:
         if not self._begun:
             await self.ensure_begun()
         info = self.catalog.by_name.get((self.component, table))
-        if info is None:
+        if info is None or info.number in VIRTUAL_NUMBERS:
             info = await self._make_table(table)
         internal_id = self.new_internal_id()
         document_id = encode_id(info.number, internal_id)
@@ -596,11 +620,11 @@ class Transaction:
             raise bad_id(call, error.message) from None
         if not self._begun:
             await self.ensure_begun()
+        if number in VIRTUAL_NUMBERS:
+            raise BadRequest("SystemTableAccess", _SYSTEM_ONLY)
         info = self.catalog.by_number.get((self.component, number))
         if info is None:
             self.add_system_point(*table_number_point(self.component, number))
-            if number in VIRTUAL_NUMBERS:
-                raise BadRequest("SystemTableAccess", _SYSTEM_ONLY)
             no_document(verb, id)
         if info not in self._written:
             self._note_writing(info)

@@ -14,7 +14,7 @@ from convex_backend.application.system_functions.registry import (
     full_scan,
     system_query,
 )
-from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, TABLES
+from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, TABLES, VIRTUAL_TABLES
 from convex_backend.values.kinds import Value
 
 _ORDER = {"type": "union", "value": [{"type": "literal", "value": "asc"}, {"type": "literal", "value": "desc"}]}
@@ -29,9 +29,9 @@ async def environment_rows(call: SystemCall) -> list[Value]:
 
 
 async def table_names(call: SystemCall, component: int) -> list[tuple[str, int]]:
-    """Names and numbers of a component's tables, by name; which there are is recorded as read."""
+    """Names and numbers of a component's user tables, by name; which there are is recorded as read."""
     rows = await call.transaction.system.scan(TABLES.name, "by_name", (component,))
-    return [(row["name"], row["number"]) for _, row in rows if row["hidden"] is None]
+    return [(row["name"], row["number"]) for _, row in rows if row["hidden"] is None and row["name"][0] != "_"]
 
 
 @system_query("cli/convexUrl:cloudUrl", "ViewData")
@@ -76,7 +76,7 @@ async def table_data(call: SystemCall) -> Value:
     """A page of a table's documents by creation; an unknown table is empty."""
     await call.component()
     table = call.args["table"]
-    if table.startswith("_") or await call.table(table) is None:
+    if (table.startswith("_") and table not in VIRTUAL_TABLES) or await call.table(table) is None:
         return empty_page()
     return await call.paginate(full_scan(table, call.args["order"]))
 

@@ -32,6 +32,8 @@ from convex_backend.values.kinds import InvalidValue, Value
 from convex_backend.values.paths import FunctionPath
 
 _VIRTUAL_MAPPING = {"539": "_scheduled_jobs", "540": "_file_storage"}
+#: What the tables behind the virtual ones are called where documents are asked for by table.
+_PHYSICAL_NAMES = {"_scheduled_jobs": "_scheduled_functions", "_file_storage": "_storage"}
 _MAX_MAPPING = 1000
 
 
@@ -218,9 +220,9 @@ async def paginated_table_documents(call: SystemCall) -> Value:
     except FilterMistakes as error:
         return {"page": error.mistakes, "isDone": True, "continueCursor": ""}
     if wanted.point is not None:
-        json = await call.transaction.get(wanted.point)
         number, _ = decode_id(wanted.point)
-        found = [loads(json)] if json is not None and number == table.number else []
+        document = await call.get(wanted.point) if number == table.number else None
+        found: list[Value] = [document] if document is not None else []
         return {"page": found, "isDone": True, "continueCursor": ""}
     page: dict[str, Any] = await call.paginate(wanted.query)
     shown = [document for document in page["page"] if all(check(document) for check in wanted.checks)]
@@ -250,13 +252,7 @@ async def list_table_scan(call: SystemCall) -> Value:
 async def get_by_id(call: SystemCall) -> Value:
     """A document by its id."""
     await call.component()
-    try:
-        decode_id(call.args["id"])
-    except InvalidValue as error:
-        raise BadRequest("InvalidArgument", f"Unable to decode ID: {error.message}") from None
-    json = await call.transaction.get(call.args["id"])
-    found: Value = loads(json) if json is not None else None
-    return found
+    return await call.get(call.args["id"])
 
 
 _WANTED = {"type": "array", "value": closed(id=STRING, tableName=STRING)}
@@ -268,13 +264,13 @@ async def list_by_id(call: SystemCall) -> Value:
     await call.component()
     found: list[Value] = []
     for wanted in call.args["ids"]:
-        table = await call.table(wanted["tableName"])
+        name = wanted["tableName"]
+        table = await call.table(_PHYSICAL_NAMES.get(name, name))
         try:
             number, _ = decode_id(wanted["id"])
         except InvalidValue:
             number = None
-        json = await call.transaction.get(wanted["id"]) if table is not None and number == table.number else None
-        found.append(loads(json) if json is not None else None)
+        found.append(await call.get(wanted["id"]) if table is not None and number == table.number else None)
     return found
 
 

@@ -17,10 +17,11 @@ from convex_backend.application.push_store import PushStore
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import Identity
 from convex_backend.database.query.cursor import Seal, Unseal
-from convex_backend.database.system_tables import COMPONENTS
+from convex_backend.database.system_tables import COMPONENTS, VIRTUAL_NUMBERS
 from convex_backend.errors import BadRequest
+from convex_backend.values.ids import decode_id
 from convex_backend.values.json_codec import loads
-from convex_backend.values.kinds import Value
+from convex_backend.values.kinds import InvalidValue, Value
 from convex_backend.values.validators import Validator, parse
 
 if TYPE_CHECKING:
@@ -106,6 +107,19 @@ class SystemCall:
     async def table(self, name: str) -> TableInfo | None:
         """A user table by name; whether it exists is recorded as read."""
         return await self.transaction.table_of_query(name)
+
+    async def get(self, id: str) -> Value:
+        """The document with this id, of a user table or a virtual one; ``None`` when there is none.
+
+        :raises BadRequest: not an id.
+        """
+        try:
+            number, _ = decode_id(id)
+        except InvalidValue as error:
+            raise BadRequest("InvalidArgument", f"Unable to decode ID: {error.message}") from None
+        json = await self.transaction.get(id, is_system=number in VIRTUAL_NUMBERS)
+        found: Value = loads(json) if json is not None else None
+        return found
 
     def depend_on(self, table: TableInfo) -> None:
         """Run again after every change of a document of *table*."""
