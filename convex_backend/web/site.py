@@ -21,6 +21,7 @@ from twisted.web.server import Request, Site
 from convex_backend.application.application import Application
 from convex_backend.deferreds import InFlight
 from convex_backend.web import cors
+from convex_backend.web.channel import BackendChannel
 from convex_backend.web.http_actions import HttpActionResource
 from convex_backend.web.limits import PUSH_BYTES, body_cap
 from convex_backend.web.metrics import RequestMetrics
@@ -133,6 +134,7 @@ class BackendSite(Site):
 
     # No lines with addresses of objects when it starts and stops.
     noisy = False
+    protocol = BackendChannel  # type: ignore[assignment]
 
     def __init__(
         self, root: IResource, http: IResource, front: Front, reactor: Any, request: type[Request] = LimitedRequest

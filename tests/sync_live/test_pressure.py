@@ -199,6 +199,27 @@ def test_handshakes_that_never_finish(bank: Server) -> None:
 
 
 @pytest.mark.slow
+def test_handshakes_that_never_finish_end_after_half_a_minute(bank: Server) -> None:
+    """A client that sends a byte of its handshake every two seconds is closed after 30 s; a socket that is open stays."""
+    half = b"GET /api/sync HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+    slow, open_ = FrameSocket(bank.port), FrameSocket(bank.port)
+    open_.handshake()
+    begun = time.monotonic()
+    with pytest.raises(Ended):
+        for octet in half:
+            slow.send_raw(bytes([octet]))
+            try:
+                slow.frame(2)
+            except TimeoutError:
+                pass  # nothing has come, and it is still connected
+    assert 29 < time.monotonic() - begun < 34
+    open_.send(PING, b"there")
+    assert open_.frame_of(10).payload == b"there"
+    slow.close()
+    open_.close()
+
+
+@pytest.mark.slow
 def test_half_open_sockets_are_closed_after_two_minutes(bank: Server) -> None:
     """A peer that answers no ping for 120 s is closed with 1000 ``ClientDisconnected``; one that only answers pings is not."""
     silent, quiet = FrameSocket(bank.port), FrameSocket(bank.port)
