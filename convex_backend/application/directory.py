@@ -1,8 +1,8 @@
 """The function directory: from (component, path) to what a run needs, at any timestamp (A8).
 
-A :class:`CodeState` is immutable. Each commit that touches modules, udf configs or environment variables makes a new one, which shares the
-records of all modules that did not change: the *same object* for the same deployed version. States of the write log's window are kept, so that a
-run at an older snapshot sees the code of its own time.
+A :class:`CodeState` is immutable. Each commit that touches modules, udf configs, environment variables or components makes a new one, which
+shares the records of all modules that did not change: the *same object* for the same deployed version. States of the write log's window are kept,
+so that a run at an older snapshot sees the code of its own time.
 
 What a run depends on is one point read: the row of its module. That row holds the hashes of the module's whole closure and what analysis found,
 and a push rewrites it only if any of these changed. Source: ``runtime.md`` sections 1.4, 2.6, 6.3.
@@ -12,19 +12,36 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import orjson
 
+from convex_backend.application.components import (
+    ACTIVE,
+    ROOT,
+    ComponentTree,
+    HttpMount,
+    HttpSite,
+    child_path,
+    component_point,
+)
 from convex_backend.application.push_store import StoredModule, UdfConfig
 from convex_backend.database.catalog import current_rows, table_name_point
-from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
-from convex_backend.errors import OutOfRetention, Rerun
+from convex_backend.database.system_tables import (
+    COMPONENTS,
+    ENVIRONMENT_VARIABLES,
+    FUNCTION_HANDLES,
+    MODULES,
+    UDF_CONFIG,
+)
+from convex_backend.errors import NotFound, OutOfRetention, Rerun
 from convex_backend.functions.directory import Environment, ResolvedFunction
 from convex_backend.interfaces import ModuleRef, Row
+from convex_backend.values.ids import decode_id
 from convex_backend.values.json_codec import loads
+from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.sort_key import encode_key
 from convex_backend.values.validators import parse_args, parse_returns
@@ -32,9 +49,9 @@ from convex_backend.values.validators import parse_args, parse_returns
 if TYPE_CHECKING:
     from convex_backend.database.committer import CommitEvent
     from convex_backend.database.database import Database
+    from convex_backend.database.system_rows import SystemRow
 
-ROOT: Final = 0
-CODE_TABLETS: Final = frozenset((MODULES.tablet, UDF_CONFIG.tablet, ENVIRONMENT_VARIABLES.tablet))
+CODE_TABLETS: Final = frozenset((MODULES.tablet, UDF_CONFIG.tablet, ENVIRONMENT_VARIABLES.tablet, COMPONENTS.tablet))
 
 _MODULES_BY_PATH: Final = MODULES.index("by_path").id
 _UDF_CONFIG_BY_COMPONENT: Final = UDF_CONFIG.index("by_component").id
@@ -51,6 +68,7 @@ class ModuleRecord:
     """
 
     component: int
+    component_path: str
     stored: StoredModule
     functions: Mapping[str, ResolvedFunction]
     config: UdfConfig
@@ -63,7 +81,8 @@ class CodeState:
     """All deployed code and variables as of ``ts``. Never changed.
 
     :param modules: by component and canonical path. :param variables: the user's, by component and name.
-    :param environments: what components see: user variables over built-in ones.
+    :param environments: what components see: the user's variables, or what a component was given, over built-in ones.
+    :param components: the tree of components.
     :param module_rows: component and path by internal row id, ``variable_rows`` component and name, ``config_rows`` component: a
         deletion names the row only.
     """
@@ -76,6 +95,28 @@ class CodeState:
     module_rows: dict[bytes, tuple[int, str]]
     config_rows: dict[bytes, int]
     variable_rows: dict[bytes, tuple[int, str]]
+    components: ComponentTree
+
+    def http_site(self, component: int) -> HttpSite | None:
+        """The HTTP routes and mounts of a mounted component, for routing; ``None`` when there is no such component.
+
+        :param component: internal id; 0 is the app, where every request begins.
+        """
+        found = self.components.by_id.get(component)
+        if found is None or found.state != ACTIVE:
+            return None
+        module = self.modules.get((component, "http.js"))
+        routes = [
+            one["route"] for one in (module.stored.tree().get("httpRoutes") if module is not None else None) or ()
+        ]
+        mounts = []
+        for prefix, name in found.mounts:
+            child = self.components.child(component, name)
+            if child is not None:
+                mounts.append(HttpMount(prefix, child.id))
+        own = (found.http_prefix or "/") if component == ROOT else "/"
+        pairs = tuple((route["method"], route["path"]) for route in routes)
+        return HttpSite(component, found.path, own, pairs, tuple(mounts))
 
 
 def module_point(component: int, path: str) -> tuple[int, bytes]:
@@ -134,11 +175,7 @@ class Directory:
         :param transaction: begun: the state at its snapshot, recorded as read; ``None``: the newest durable state.
         :returns: the same object for the same deployed version.
         """
-        state = self.newest
-        if transaction is None:
-            state = await self._durable()
-        elif transaction.snapshot.ts < state.ts:
-            state = await self.at(transaction.snapshot.ts)
+        state = await self._state(transaction)
         module = state.modules.get((component, path.module))
         if transaction is not None:
             point = module.point if module is not None else module_point(component, path.module)
@@ -152,16 +189,77 @@ class Directory:
 
     async def environment(self, transaction: Any, component: int) -> Environment:
         """See ``FunctionDirectory``."""
-        state = self.newest
+        state = await self._state(transaction)
+        return state.environments.get(component) or _environment({})
+
+    async def _state(self, transaction: Any) -> CodeState:
+        """The state that *transaction* sees; the newest durable one without a transaction."""
         if transaction is None:
-            state = await self._durable()
-        elif transaction.snapshot.ts < state.ts:
-            state = await self.at(transaction.snapshot.ts)
-        return state.environments.get(component) or state.environments[ROOT]
+            return await self._durable()
+        if transaction.snapshot.ts < self.newest.ts:
+            return await self.at(transaction.snapshot.ts)
+        return self.newest
 
     async def child_component(self, transaction: Any, component: int, name: str) -> int | None:
-        """There are no components besides the app yet."""
-        return None
+        """See ``FunctionDirectory``."""
+        state = await self._state(transaction)
+        parent = state.components.by_id.get(component)
+        if parent is None:
+            return None
+        return self._mounted(state, transaction, child_path(parent.path, name))
+
+    async def component_at(self, transaction: Any, path: str) -> int | None:
+        """The mounted component at *path*, an instance's path; see :meth:`resolve` for *transaction*."""
+        if not path:
+            return ROOT
+        return self._mounted(await self._state(transaction), transaction, path)
+
+    @staticmethod
+    def _mounted(state: CodeState, transaction: Any, path: str) -> int | None:
+        if transaction is not None:
+            transaction.add_system_point(*component_point(path))
+        found = state.components.by_path.get(path)
+        return found.id if found is not None and found.state == ACTIVE else None
+
+    def component_path(self, component: int) -> str:
+        """See ``FunctionDirectory``."""
+        return self.newest.components.path_of(component)
+
+    async def http_site(self, component: int) -> HttpSite | None:
+        """The HTTP routes and mounts of a mounted component as durably deployed, see :class:`components.HttpSite`."""
+        return (await self._durable()).http_site(component)
+
+    async def function_handle(self, transaction: Any, component: int, path: FunctionPath) -> str:
+        """See ``FunctionDirectory``."""
+        row = await self._look(
+            transaction,
+            lambda one: one.system.lookup(FUNCTION_HANDLES.name, "by_function", (component, path.canonical)),
+        )
+        if row is None:
+            raise NotFound("FunctionHandleNotFound", "Function handle not found")
+        handle: str = row[1]["_id"]
+        return handle
+
+    async def function_of_handle(self, transaction: Any, identifier: str) -> tuple[int, FunctionPath] | None:
+        """See ``FunctionDirectory``."""
+        try:
+            number, row_id = decode_id(identifier)
+        except InvalidValue:
+            return None
+        if number != FUNCTION_HANDLES.number:
+            return None
+        row = await self._look(transaction, lambda one: one.system.get(FUNCTION_HANDLES.name, row_id))
+        return None if row is None else (row[1]["component"], FunctionPath.parse(row[1]["path"]))
+
+    async def _look(self, transaction: Any, read: Callable[[Any], Awaitable[SystemRow | None]]) -> SystemRow | None:
+        """A system row, read in *transaction* or, when that is ``None``, at the newest durable state."""
+        if transaction is not None:
+            return await read(transaction)
+        own = self._database.begin("query")
+        try:
+            return await read(own)
+        finally:
+            own.close()
 
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
         """See ``FunctionDirectory``; *transaction* may be ``None``."""
@@ -172,9 +270,21 @@ class Directory:
                 # ``db.normalizeId`` is answered in the child; it depends on what the table's name means.
                 transaction.add_system_point(*table_name_point(function.component, name[10:]))
             elif name.startswith("env:"):
-                transaction.add_system_point(*variable_point(function.component, name[4:]))
+                self._variable_observed(transaction, function.component, name[4:])
         if "import_time" in observed or "import_random" in observed:
             transaction.add_system_point(_UDF_CONFIG_BY_COMPONENT, encode_key((function.component,)))
+
+    def _variable_observed(self, transaction: Any, component: int, name: str) -> None:
+        """Record the variable, and in a component the bindings that lead to it."""
+        try:
+            tree = self.recent(transaction.snapshot.ts).components
+        except OutOfRetention:
+            return  # An answer this old is kept by nobody.
+        paths, variable = tree.source_of_variable(component, name)
+        for path in paths:
+            transaction.add_system_point(*component_point(path))
+        if variable is not None:
+            transaction.add_system_point(*variable_point(ROOT, variable))
 
     async def _durable(self) -> CodeState:
         """The newest state, once it is durable: a push under way may still fail, and is soon over."""
@@ -241,7 +351,7 @@ class Directory:
             del self._states[:position], self._timestamps[:position]
 
     def _empty(self) -> CodeState:
-        return CodeState(0, {}, {}, {}, {ROOT: _environment(self._built_in, {})}, {}, {}, {})
+        return CodeState(0, {}, {}, {}, {ROOT: _environment(self._built_in)}, {}, {}, {}, ComponentTree.empty())
 
     def _apply(self, state: CodeState, ts: int, changes: Iterable[tuple[int, bytes, bytes | None]]) -> CodeState:
         modules = dict(state.modules)
@@ -253,6 +363,7 @@ class Directory:
             dict(state.variable_rows),
         )
         changed: dict[tuple[int, str], StoredModule] = {}
+        component_changes: list[tuple[bytes, Any]] = []
         environment_changed = False
         for tablet, row_id, json in changes:
             row: Any = loads(json) if json is not None else None
@@ -279,25 +390,34 @@ class Directory:
                 if row is not None:
                     variable_rows[row_id] = row["component"], row["name"]
                     variables.setdefault(row["component"], {})[row["name"]] = row["value"]
+            elif tablet == COMPONENTS.tablet:
+                component_changes.append((row_id, row))
+        components = state.components.apply(component_changes) if component_changes else state.components
         for (component, path), stored in changed.items():
-            modules[component, path] = _record(component, stored, configs.get(component, _NO_CONFIG))
+            where = components.path_of(component)
+            modules[component, path] = _record(component, where, stored, configs.get(component, _NO_CONFIG))
         for key, module in modules.items():
             config = configs.get(key[0], _NO_CONFIG)
             if module.uses_config and module.config != config:
-                modules[key] = _record(key[0], module.stored, config)
+                modules[key] = _record(key[0], components.path_of(key[0]), module.stored, config)
         environments = state.environments
-        if environment_changed:
-            environments = {ROOT: _environment(self._built_in, variables.get(ROOT, {}))}
-        return CodeState(ts, modules, configs, variables, environments, module_rows, config_rows, variable_rows)
+        if environment_changed or component_changes:
+            user = variables.get(ROOT, {})
+            environments = {
+                component: _environment(components.variables_of(component, user, self._built_in))
+                for component in components.by_id
+            }
+        return CodeState(
+            ts, modules, configs, variables, environments, module_rows, config_rows, variable_rows, components
+        )
 
 
-def _environment(built_in: Mapping[str, str], variables: Mapping[str, str]) -> Environment:
-    merged = {**built_in, **variables}
+def _environment(merged: Mapping[str, str]) -> Environment:
     version = hashlib.sha256(orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return Environment(merged, version)
 
 
-def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRecord:
+def _record(component: int, component_path: str, stored: StoredModule, config: UdfConfig) -> ModuleRecord:
     tree = stored.tree()
     closure = tuple(ModuleRef(name, digest) for name, digest in tree.get("closure", ()))
     # Only actions may import dynamically.
@@ -307,7 +427,7 @@ def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRe
         visibility, args, returns = function["visibility"], function["args"], function["returns"]
         functions[function["name"]] = ResolvedFunction(
             component=component,
-            component_path="",
+            component_path=component_path,
             path=FunctionPath.of(stored.path, function["name"]),
             kind=function["udfType"].lower(),
             visibility=visibility["kind"] if visibility is not None else None,
@@ -321,11 +441,23 @@ def _record(component: int, stored: StoredModule, config: UdfConfig) -> ModuleRe
             realm=tree.get("realmRefusal") == "",
         )
     uses_config = bool(tree.get("importTime") or tree.get("importRandom"))
-    return ModuleRecord(component, stored, functions, config, uses_config, module_point(component, stored.path))
+    return ModuleRecord(
+        component, component_path, stored, functions, config, uses_config, module_point(component, stored.path)
+    )
 
 
 def _node_action(module: ModuleRecord, path: FunctionPath) -> ResolvedFunction:
     """Modules of the Node executor are not analysed: whatever they export is an action, which says itself that it cannot run."""
     return ResolvedFunction(
-        module.component, "", path, "action", "public", None, None, (), module.config.seed, 0.0, node=True
+        module.component,
+        module.component_path,
+        path,
+        "action",
+        "public",
+        None,
+        None,
+        (),
+        module.config.seed,
+        0.0,
+        node=True,
     )

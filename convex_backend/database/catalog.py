@@ -15,6 +15,7 @@ import attrs
 
 from convex_backend.database.system_tables import (
     CATALOG_TABLETS,
+    COMPONENTS,
     FIRST_USER_TABLE_NUMBER,
     INDEX,
     LAST_FIXED_ID,
@@ -37,6 +38,7 @@ _TABLES_BY_NAME: Final = TABLES.index("by_name").id
 _TABLES_BY_NUMBER: Final = TABLES.index("by_number").id
 _INDEX_BY_NAME: Final = INDEX.index("by_name").id
 _SCHEMAS_BY_STATE: Final = SCHEMAS.index("by_state").id
+_COMPONENTS_BY_ID: Final = COMPONENTS.index("by_component").id
 
 Point = tuple[int, bytes]
 Interval = tuple[int, bytes, bytes | None]
@@ -67,6 +69,11 @@ def schemas_interval(component: int) -> Interval:
     """The read that "which schemas must a write satisfy" makes."""
     prefix = encode_value(component)
     return _SCHEMAS_BY_STATE, prefix, successor(prefix)
+
+
+def component_state_point(component: int) -> Point:
+    """The read that "is the component mounted" makes."""
+    return _COMPONENTS_BY_ID, encode_key((component,))
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -218,7 +225,10 @@ class CatalogNames:
 
 @attrs.frozen(slots=True, eq=False)
 class Catalog:
-    """All tables, indexes and schemas, as of ``ts``. Never changed."""
+    """All tables, indexes and schemas, as of ``ts``. Never changed.
+
+    :param component_rows: component by internal row id, of those that are not mounted; their data may be read but not written.
+    """
 
     ts: int
     by_tablet: dict[int, TableInfo]
@@ -229,6 +239,7 @@ class Catalog:
     schemas: dict[bytes, SchemaInfo]
     active: dict[int, SchemaInfo]
     pending: dict[int, SchemaInfo]
+    component_rows: dict[bytes, int] = attrs.field(factory=dict)
     _numbers: dict[int, dict[str, int]] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -248,6 +259,10 @@ class Catalog:
             if table.component == component and not table.hidden and not table.virtual
         ]
         return sorted(found, key=lambda table: table.name)
+
+    def is_mounted(self, component: int) -> bool:
+        """Whether functions may write to the component."""
+        return not self.component_rows or component not in self.component_rows.values()
 
     def names(self, component: int) -> CatalogNames:
         """Table names by number, as validators of ids need them."""
@@ -283,6 +298,7 @@ class Catalog:
         tables: dict[bytes, Mapping[str, Any] | None] = {}
         index_rows = dict(self.index_rows)
         schemas = dict(self.schemas)
+        component_rows = self.component_rows
         touched: set[int] = set()
         for tablet, row_id, json in changes:
             if tablet not in CATALOG_TABLETS:
@@ -297,6 +313,10 @@ class Catalog:
                 if row is not None:
                     index_rows[row_id] = _index_info(row_id, row)
                     touched.add(row["tablet"])
+            elif tablet == COMPONENTS.tablet:
+                component_rows = {key: one for key, one in component_rows.items() if key != row_id}
+                if row is not None and row["state"] != "active":
+                    component_rows[row_id] = row["component"]
             else:
                 known = schemas.pop(row_id, None)
                 if row is not None:
@@ -307,7 +327,7 @@ class Catalog:
                         else SchemaDefinition.from_stored(text)
                     )
                     schemas[row_id] = SchemaInfo(row_id, row["component"], row["state"], definition, text)
-        return self._rebuilt(ts, tables, index_rows, schemas, touched)
+        return self._rebuilt(ts, tables, index_rows, schemas, touched, component_rows)
 
     def _rebuilt(
         self,
@@ -316,6 +336,7 @@ class Catalog:
         index_rows: dict[bytes, IndexInfo],
         schemas: dict[bytes, SchemaInfo],
         touched: set[int],
+        component_rows: dict[bytes, int],
     ) -> Catalog:
         by_tablet = dict(self.by_tablet)
         table_rows = dict(self.table_rows)
@@ -350,6 +371,7 @@ class Catalog:
             schemas=schemas,
             active={info.component: info for info in schemas.values() if info.state == "active"},
             pending={info.component: info for info in schemas.values() if info.state in ("pending", "validated")},
+            component_rows=component_rows,
         )
 
 

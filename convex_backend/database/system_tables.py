@@ -94,8 +94,10 @@ FILE_STORAGE: Final = _table(
 )
 #: Single values by name: ``{key, …}``.
 BACKEND_STATE: Final = _table("_backend_state", 536, by_key=("key",))
-#: ``{component, path, parent, name, …}``
+#: ``{component, path, parent, name, state, definition, httpPrefix, httpMounts, env, args, envVars}``; see ``application.components``.
 COMPONENTS: Final = _table("_components", 544, by_component=("component",), by_path=("path",))
+#: ``{component, path}``: the functions that ever were deployed; the row's document id is what ``function://`` handles hold.
+FUNCTION_HANDLES: Final = _table("_function_handles", 547, by_function=("component", "path"))
 
 SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
     table.name: table
@@ -112,9 +114,10 @@ SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
         FILE_STORAGE,
         BACKEND_STATE,
         COMPONENTS,
+        FUNCTION_HANDLES,
     )
 }
 SYSTEM_TABLETS: Final[dict[int, SystemTable]] = {table.tablet: table for table in SYSTEM_TABLES.values()}
 
 #: Tablets whose rows make the catalog.
-CATALOG_TABLETS: Final = frozenset((TABLES.tablet, INDEX.tablet, SCHEMAS.tablet))
+CATALOG_TABLETS: Final = frozenset((TABLES.tablet, INDEX.tablet, SCHEMAS.tablet, COMPONENTS.tablet))

@@ -17,6 +17,7 @@ from convex_backend.database.catalog import (
     CatalogNames,
     IndexInfo,
     TableInfo,
+    component_state_point,
     index_point,
     schemas_interval,
     table_name_point,
@@ -40,7 +41,7 @@ from convex_backend.database.reads import Interval, Point, ReadSet, ReadToken
 from convex_backend.database.schema_check import enforce
 from convex_backend.database.snapshot import BelowFloor, Snapshot
 from convex_backend.database.system_rows import SystemRows
-from convex_backend.database.system_tables import CATALOG_TABLETS, VIRTUAL_NUMBERS, VIRTUAL_TABLES
+from convex_backend.database.system_tables import CATALOG_TABLETS, ROOT_COMPONENT, VIRTUAL_NUMBERS, VIRTUAL_TABLES
 from convex_backend.database.tables import create_table
 from convex_backend.database.virtual_rows import VirtualRows
 from convex_backend.database.writes import Keys, Write, WriteSet, WrittenSize
@@ -58,6 +59,7 @@ UNLIMITED: Final = TransactionLimits(*([1 << 62] * 7))
 
 _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."
+_UNMOUNTED: Final = "Cannot perform write operations in an unmounted component. Make sure your component is installed in your `convex.config.ts` file."
 _NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
 # What may be a document id in the arguments of a mutation, and how far its arguments are searched for hot documents (A6).
 
@@ -337,6 +339,15 @@ class Transaction:
             reads.add_interval(*table.indexes_interval)
             reads.add_interval(*schemas_interval(table.component))
             self._free_reads += reads.interval_count - before
+            self._check_mounted(table.component)
+
+    def _check_mounted(self, component: int) -> None:
+        """:raises BadRequest: functions may not write to the component."""
+        if component == ROOT_COMPONENT or self.kind == "system":
+            return
+        self.add_system_point(*component_state_point(component))
+        if not self.catalog.is_mounted(component):
+            raise BadRequest("UnmountedComponentWrite", _UNMOUNTED)
 
     async def table_of_query(self, name: str) -> TableInfo | None:
         """The table that a query of *name* reads; ``None`` (which reads as empty) when there is none."""
@@ -561,6 +572,7 @@ class Transaction:
         error = identifier_error(table)
         if error is not None:
             raise BadRequest("InvalidArgument", f"Invalid argument `table` for `db.insert`: {error}")
+        self._check_mounted(self.component)
         return await create_table(self, self.component, table)
 
     async def patch(self, id: str, fields: Any, table: str | None = None) -> bytes:

@@ -68,6 +68,21 @@ class FunctionDirectory(Protocol):
     async def child_component(self, transaction: Any, component: int, name: str) -> int | None:
         """The child of *component* that is mounted as *name*."""
 
+    def component_path(self, component: int) -> str:
+        """The path of a component, ``""`` for the app; it never changes. Also of one that is no longer mounted.
+
+        :raises KeyError: there is no such component.
+        """
+
+    async def function_handle(self, transaction: Any, component: int, path: FunctionPath) -> str:
+        """The id in the handle of a deployed function.
+
+        :raises NotFound: the function has none: it is not deployed.
+        """
+
+    async def function_of_handle(self, transaction: Any, identifier: str) -> tuple[int, FunctionPath] | None:
+        """The component and path behind the id of a handle, deployed or not; ``None`` when there is no such handle."""
+
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
         """Record what a finished run of *function* has observed (``env:NAME``, ``import_time``, ``import_random``) as read."""
 

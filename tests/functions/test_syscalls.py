@@ -62,6 +62,16 @@ class Directory:
     async def child_component(self, transaction: Any, component: int, name: str) -> int | None:
         return self.children.get(name) if component == 0 else None
 
+    def component_path(self, component: int) -> str:
+        return "child" if component == 7 else ""
+
+    async def function_handle(self, transaction: Any, component: int, path: FunctionPath) -> str:
+        return f"h{component}{path.name}"
+
+    async def function_of_handle(self, transaction: Any, identifier: str) -> tuple[int, FunctionPath] | None:
+        found = [key for key, one in self.functions.items() if identifier == f"h{key[0]}{one.path.name}"]
+        return (found[0][0], FunctionPath.parse(found[0][1])) if found else None
+
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
         self.seen.append(observed)
 
@@ -180,7 +190,6 @@ def test_kinds() -> None:
         ("action", "1.0/actions/schedule", "Scheduled functions are"),
         ("query", "1.0/storageGetUrl", "File storage is"),
         ("action", "1.0/actions/vectorSearch", "Vector search is"),
-        ("query", "1.0/createFunctionHandle", "Function handles are"),
     ],
 )
 def test_missing_services_are_named(kind: str, op: str, service: str) -> None:

@@ -1,105 +1,48 @@
 """Functions that call functions.
 
-==========================  =====  ================================================================================
-name                        kinds  arguments
-==========================  =====  ================================================================================
-``1.0/runUdf``              Q M    ``{udfType: query|mutation|snapshotQuery, args, name|reference|functionHandle, transactionLimits?}``
-``1.0/actions/query``       A H    ``{args, name|reference|functionHandle}``
-``1.0/actions/mutation``    A H    likewise
-``1.0/actions/action``      A H    likewise
-==========================  =====  ================================================================================
+============================  =====  ================================================================================
+name                          kinds  arguments
+============================  =====  ================================================================================
+``1.0/runUdf``                Q M    ``{udfType: query|mutation|snapshotQuery, args, name|reference|functionHandle, transactionLimits?}``
+``1.0/actions/query``         A H    ``{args, name|reference|functionHandle}``
+``1.0/actions/mutation``      A H    likewise
+``1.0/actions/action``        A H    likewise
+``1.0/createFunctionHandle``  all    ``{name|reference|functionHandle}``
+============================  =====  ================================================================================
 
-All answer the value's JSON. In a query or mutation the callee runs in the same child and the same transaction, as a subtransaction (section 9.1);
-in an action each call is an execution of its own (section 9.3).
+All but the last answer the value's JSON; that one the handle's text. In a query or mutation the callee runs in the same child and the same
+transaction, as a subtransaction (section 9.1); in an action each call is an execution of its own (section 9.3).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import orjson
 
 from convex_backend.errors import BadRequest
+from convex_backend.functions.addresses import Address, resolve_address
 from convex_backend.functions.directory import KIND_NAMES, check_kind, not_found
 from convex_backend.functions.invocation import check_args, make_spec, normalise_args
 from convex_backend.functions.limits import DEPTH_TEXT, MAX_NESTED_DEPTH
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.functions.syscalls import (
     A_H,
+    ALL,
     Q_M,
     Syscall,
     invalid_argument,
-    invalid_arguments,
     parse,
     syscall,
 )
 from convex_backend.functions.syscalls.unavailable import unavailable
 from convex_backend.interfaces import SyscallReply
-from convex_backend.values.paths import FunctionPath, parse_reference
+from convex_backend.values.paths import HANDLE_PREFIX
 
 if TYPE_CHECKING:
     from convex_backend.functions.context import CallContext
 
 _UDF_NAMES = {"query": "Query", "mutation": "Mutation", "snapshotQuery": "SnapshotQuery"}
-
-
-@attrs.frozen(slots=True)
-class Address:
-    """A function as a caller named it. ``reference`` is the text of the reference, if it was one."""
-
-    component: int
-    component_path: str
-    path: FunctionPath
-    reference: str | None = None
-
-
-async def resolve_address(context: CallContext, tree: dict[str, Any], call: str) -> Address:
-    """The function that a syscall's arguments name; a handle goes before a name, a name before a reference.
-
-    :raises BadRequest: there is none, or it is malformed; code ``InvalidReference`` for one that leads nowhere.
-    """
-    here = context.function
-    if tree.get("functionHandle") is not None:
-        raise unavailable("Function handles are")
-    name = tree.get("name")
-    if name is not None:
-        if type(name) is not str:
-            raise invalid_argument("name", call, "expected a string")
-        try:
-            return Address(here.component, here.component_path, FunctionPath.parse(name))
-        except BadRequest as error:
-            raise invalid_argument("name", call, error) from None
-    text = tree.get("reference")
-    if text is None:
-        raise invalid_arguments(call, "Missing required argument 'name'")
-    if type(text) is not str:
-        raise invalid_argument("reference", call, "expected a string")
-    reference = parse_reference(text)
-    if reference.function is not None:
-        return Address(here.component, here.component_path, reference.function, text)
-    if reference.kind != "childComponent" or len(reference.parts) < 2:
-        raise BadRequest("InvalidReference", "Cannot execute a value resource")
-    return await _child_address(context, reference.parts, text)
-
-
-async def _child_address(context: CallContext, parts: tuple[str, ...], text: str) -> Address:
-    child, *names = parts
-    here = context.function
-    component = await context.tree.services.directory.child_component(context.transaction, here.component, child)
-    if component is None:
-        raise BadRequest("InvalidReference", f'Child component ComponentName(Identifier("{child}")) not found')
-    *module, export = names
-    path = FunctionPath.parse(f"{'/'.join(module)}:{export}" if module else export)
-    component_path = f"{here.component_path}/{child}" if here.component_path else child
-    function = await context.tree.services.directory.resolve(context.transaction, component, path)
-    if function is None or function.visibility == "internal":
-        shown = ", ".join(f'Identifier("{name}")' for name in names)
-        raise BadRequest(
-            "InvalidReference",
-            f'Child component ComponentName(Identifier("{child}")) does not export [{shown}]',
-        )
-    return Address(component, component_path, path, text)
 
 
 def _args_text(tree: dict[str, Any]) -> bytes:
@@ -214,4 +157,24 @@ async def action_action(context: CallContext, args: bytes) -> SyscallReply:
     return await _from_action(context, args, "action", "runAction")
 
 
-SYSCALLS: tuple[Syscall, ...] = (run_udf, action_query, action_mutation, action_action)
+@syscall("1.0/createFunctionHandle", ALL)
+async def create_function_handle(context: CallContext, args: bytes) -> SyscallReply:
+    """The handle of a function, the same one for as long as the deployment lives; a handle is its own."""
+    tree = parse(args)
+    call = "createFunctionHandle"
+    given = tree.get("functionHandle")
+    if type(given) is str and given.startswith(HANDLE_PREFIX):
+        return SyscallReply(orjson.dumps(given))
+    if context.transaction is not None:
+        await context.documents.ensure_begun()
+    address = await resolve_address(context, tree, call)
+    directory = context.tree.services.directory
+    if await directory.resolve(context.transaction, address.component, address.path) is None:
+        raise not_found(address.path, address.component_path)
+    identifier = await directory.function_handle(context.transaction, address.component, address.path)
+    return SyscallReply(orjson.dumps(f"{HANDLE_PREFIX}{identifier}#{address.path.stripped}"))
+
+
+SYSCALLS: tuple[Syscall, ...] = (run_udf, action_query, action_mutation, action_action, create_function_handle)
+
+__all__ = ["SYSCALLS", "Address", "resolve_address"]

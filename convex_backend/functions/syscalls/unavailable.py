@@ -26,7 +26,6 @@ SERVICES: tuple[tuple[str, frozenset[str], str], ...] = (
     ("1.0/storageStore", M, "File storage is"),
     ("1.0/storageGet", M, "File storage is"),
     ("1.0/actions/vectorSearch", A_H, "Vector search is"),
-    ("1.0/createFunctionHandle", ALL, "Function handles are"),
     ("1.0/signJwt", M, "Signing of JWTs is"),
     ("1.0/auditLog", Q_M, "Audit logging is"),
     ("1.0/createServiceToken", A_H, "Service tokens are"),
