@@ -100,22 +100,40 @@ class Evaluated:
         return [(name, declared) for name, declared in self.definition.get("envVars") or ()]
 
 
-def push_error(error: ConvexError, code: str, prefix: str = "") -> BadRequest:
+class PushRefused(BadRequest):
+    """One module of a push is at fault.
+
+    :param module: its path. :param reason: the fault without the words that the CLI shows around it.
+    :param location: path and line (from 1) of the fault, which may be in another module; ``None`` when unknown.
+    """
+
+    def __init__(self, code: str, message: str, module: str, cause: ConvexError) -> None:
+        super().__init__(code, message)
+        self.module = module
+        self.reason = cause.message
+        self.location: tuple[str, int] | None = getattr(cause, "location", None)
+
+
+def push_error(error: ConvexError, code: str, prefix: str = "", *, module: str) -> BadRequest:
     """An evaluation failure as the CLI shows it."""
-    return BadRequest(code, f"{PUSH_PREFIX}{prefix}{error.message}")
+    return PushRefused(code, f"{PUSH_PREFIX}{prefix}{error.message}", module, error)
 
 
-async def evaluate_auth(child: OpenAnalysis, module_hash: str, env: Mapping[str, str]) -> list[dict[str, Any]]:
+async def evaluate_auth(
+    child: OpenAnalysis, module_hash: str, env: Mapping[str, str], modules: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Evaluate ``auth.config.js``.
 
     :param module_hash: of its runnable form; *child* knows the module.
+    :param modules: hashes by path of what it may import.
     :returns: the providers, checked.
     :raises BadRequest: with the codes of ``push.md`` section 7.1.
     """
+    known = {**(modules or {}), AUTH_CONFIG: module_hash}
     try:
-        config = await child.run(AnalysisSpec("auth", AUTH_CONFIG, {AUTH_CONFIG: module_hash}, env, b"", 0.0))
+        config = await child.run(AnalysisSpec("auth", AUTH_CONFIG, known, env, b"", 0.0))
     except BadRequest as error:
-        raise push_error(error, _auth_code(error)) from None
+        raise push_error(error, _auth_code(error), module=AUTH_CONFIG) from None
     return [_provider(one) for one in _providers(config)]
 
 
@@ -194,11 +212,14 @@ class Evaluation:
         """Evaluate everything. :raises BadRequest: the pushed code's fault. :raises ServerFault: ours."""
         request = self._request
         kept = {path: stored for path in request.modules if (stored := self._known(path)) is not None}
-        child = await pool.open_analysis(await self._texts(everything=len(kept) < len(request.modules)))
+        everything = request.linked or len(kept) < len(request.modules)
+        child = await pool.open_analysis(await self._texts(everything=everything))
         try:
             definition = await self._definition(child)
             auth_module = request.modules.get(AUTH_CONFIG)
-            auth = [] if auth_module is None else await evaluate_auth(child, auth_module.hash, self._env)
+            auth = []
+            if auth_module is not None:
+                auth = await evaluate_auth(child, auth_module.hash, self._env, self._reachable(auth_module))
             schema = await self._schema(child)
             modules = {}
             for path, module in request.modules.items():
@@ -214,7 +235,7 @@ class Evaluation:
         module = self._request.schema
         if module is None or module.text is None:
             return None
-        child = await pool.open_analysis([module.text])
+        child = await pool.open_analysis(await self._texts(everything=True) if self._request.linked else [module.text])
         try:
             return await self._schema(child)
         finally:
@@ -250,6 +271,13 @@ class Evaluation:
             found.append(module.text or await self._read_text(module.hash))
         return found
 
+    def _reachable(self, module: PushedModule) -> dict[str, str]:
+        """Hashes by path of what definition, schema or auth config may import: only itself, if a bundler made it."""
+        if not self._request.linked:
+            return {module.path: module.hash}
+        hashes = {one.path: one.hash for one in self._request.modules.values() if one.environment == ISOLATE}
+        return {**hashes, module.path: module.hash}
+
     def _spec(self, what: str, path: str, modules: Mapping[str, str], env: Mapping[str, str]) -> AnalysisSpec:
         config = self._config
         return AnalysisSpec(what, path, modules, env, config.seed, float(config.time_ns // 1_000_000))
@@ -259,14 +287,14 @@ class Evaluation:
         if module is None:
             return DEFAULT_DEFINITION
         spec = attrs.evolve(
-            self._spec("app", module.path, {module.path: module.hash}, self._env),
+            self._spec("app", module.path, self._reachable(module), self._env),
             extra=orjson.dumps({"component": "", "dependencies": []}),
         )
         try:
             definition = await child.run(spec)
         except BadRequest as error:
             code = "InvalidConvexConfig" if error.code == "InvalidModules" else error.code
-            raise push_error(error, code) from None
+            raise push_error(error, code, module=module.path) from None
         if not isinstance(definition, dict) or not isinstance(definition.get("definitionType"), dict):
             raise BadRequest("InvalidDefinition", f"{PUSH_PREFIX}convex.config.ts does not export an app definition.")
         if definition["definitionType"].get("type") != "app":
@@ -289,13 +317,13 @@ class Evaluation:
         if module is None:
             return None
         try:
-            exported = await child.run(self._spec("schema", module.path, {module.path: module.hash}, {}))
+            exported = await child.run(self._spec("schema", module.path, self._reachable(module), {}))
         except BadRequest as error:
-            raise push_error(error, _schema_code(error), EVALUATION_PREFIX) from None
+            raise push_error(error, _schema_code(error), EVALUATION_PREFIX, module=module.path) from None
         try:
             return SchemaDefinition.parse(exported)
         except BadRequest as error:
-            raise push_error(error, error.code, EVALUATION_PREFIX) from None
+            raise push_error(error, error.code, EVALUATION_PREFIX, module=module.path) from None
 
     async def _module(self, child: OpenAnalysis, module: PushedModule) -> StoredModule:
         row = StoredModule(module.path, module.environment, module.sha256, module.hash, "")
@@ -320,10 +348,10 @@ class Evaluation:
 def _module_error(path: str, error: BadRequest) -> BadRequest:
     message = error.message
     if error.code not in ("InvalidModules", "InvalidFunctionName", "InvalidCron"):
-        return BadRequest(error.code, PUSH_PREFIX + message)
+        return PushRefused(error.code, PUSH_PREFIX + message, path, error)
     if not message.startswith("Failed to analyze"):
         message = f"Failed to analyze {path}: {message}"
-    return BadRequest(error.code, f"{PUSH_PREFIX}{_MODULES_PREFIX}{message}")
+    return PushRefused(error.code, f"{PUSH_PREFIX}{_MODULES_PREFIX}{message}", path, error)
 
 
 def _schema_code(error: BadRequest) -> str:

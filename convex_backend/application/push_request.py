@@ -51,6 +51,7 @@ class PushRequest:
     :param modules: all runtime modules by path, those included that did not change.
     :param definition: ``convex.config.js``, if the app has one. :param schema: ``schema.js``, likewise.
     :param server_version: of the npm package.
+    :param linked: no bundler was at work: definition, schema and auth config may import the modules (simple deploys).
     """
 
     modules: dict[str, PushedModule]
@@ -59,6 +60,7 @@ class PushRequest:
     server_version: str
     dry_run: bool
     for_codegen: bool
+    linked: bool = False
 
 
 def _malformed(what: str) -> BadRequest:
@@ -158,4 +160,5 @@ def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> 
         _get(app, "udfServerVersion", str),
         bool(tree.get("dryRun", False)),
         bool(tree.get("forCodegen", False)),
+        bool(tree.get("linked", False)),
     )

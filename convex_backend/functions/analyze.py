@@ -37,10 +37,12 @@ class AnalysisFailed(BadRequest):
     """The pushed code cannot be analysed; the message is the text for the developer, with frames and console lines.
 
     :param code: ``InvalidModules``, ``InvalidCron``, ``AuthConfigMissingEnvironmentVariable``, … (``push.md`` sections 5 to 7).
+    :param location: module path and line (from 1) of a module that could not be linked, when they are known.
     """
 
-    def __init__(self, message: str, code: str = "InvalidModules") -> None:
+    def __init__(self, message: str, code: str = "InvalidModules", location: tuple[str, int] | None = None) -> None:
         super().__init__(code, message)
+        self.location = location
 
 
 @attrs.frozen(slots=True)
@@ -128,6 +130,13 @@ def read_module(tree: Any) -> AnalyzedModule:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ServerFault(f"The runner's analysis is malformed: {error!r}") from error
+
+
+def _failed(tree: Any) -> AnalysisFailed:
+    """The error member of an ANALYZED frame."""
+    at = tree.get("location")
+    location = (str(at["path"]), int(at["line"])) if at is not None else None
+    return AnalysisFailed(str(tree["message"]), str(tree.get("code", "InvalidModules")), location)
 
 
 def _function(tree: Any) -> AnalyzedFunction:
@@ -258,7 +267,7 @@ class Analysis:
             meta = loads_lenient(frame.meta)
             error = None
             if not meta["ok"]:
-                error = AnalysisFailed(str(meta["error"]["message"]), str(meta["error"].get("code", "InvalidModules")))
+                error = _failed(meta["error"])
         except (ValueError, KeyError, TypeError):
             self._log.failure("the analysis child broke the protocol")
             answer.errback(Failure(ServerFault()))

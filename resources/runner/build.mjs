@@ -5,14 +5,17 @@
 //   src/analysis.js       -> dist/analysis.js      copied: likewise
 //   src/globals/<g>.js    -> dist/globals/<g>.js   one function expression (bridge, use) => exports, per group
 //   src/globals/groups.json -> dist/globals.json   which group defines which global
+//   npm convex            -> dist/library/*        its server modules as plain ES modules, for code that was deployed without a bundler
+//   src/browser_client.mjs -> dist/browser/convex.js  npm's client as one file for pages, minified
 //   (packages)            -> dist/THIRD_PARTY_NOTICES.txt
 //
 // The output depends on the inputs only (no dates, no absolute paths). dist/ is replaced as a whole, so a build that fails half way
 // leaves the previous one in place.
 import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { LIBRARY } from "./src/specifiers.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const source = join(here, "src");
@@ -103,6 +106,39 @@ async function buildHost(entry) {
   );
 }
 
+/**
+ * Entry points of npm's `convex` for functions, with the code that they share in chunks of its own: classes and symbols must be the same in
+ * all of them. `library.json` says which file stands at which module path.
+ */
+async function buildLibrary() {
+  const { version } = JSON.parse(readFileSync(join(here, "node_modules", "convex", "package.json"), "utf8"));
+  const result = await build({
+    ...common,
+    entryPoints: Object.fromEntries(Object.entries(LIBRARY).map(([specifier, path]) => [basename(path, ".js"), specifier])),
+    outdir: "library",
+    chunkNames: "chunk_[hash]",
+    format: "esm",
+    splitting: true,
+    platform: "neutral",
+    minifySyntax: true,
+    minifyWhitespace: true,
+  });
+  for (const path of Object.keys(result.metafile.inputs)) bundled.add(path);
+  const modules = {};
+  for (const { path, text } of result.outputFiles) {
+    const name = basename(path);
+    output(`library/${name}`, text);
+    modules[`${dirname(Object.values(LIBRARY)[0])}/${name}`] = `library/${name}`;
+  }
+  output("library.json", `${JSON.stringify({ version, modules }, null, 1)}\n`);
+}
+
+async function buildBrowserClient() {
+  return note(
+    await build({ ...common, entryPoints: [join(source, "browser_client.mjs")], format: "esm", platform: "browser", target: "es2021", minify: true }),
+  );
+}
+
 function packageDirectory(path) {
   const parts = path.split("/");
   const at = parts.lastIndexOf("node_modules");
@@ -158,6 +194,8 @@ for (const entry of ["main.mjs"]) {
 }
 cpSync(join(source, "analysis.js"), join(staging, "analysis.js"));
 output("bridge.js", bridge());
+await buildLibrary();
+output("browser/convex.js", await buildBrowserClient());
 output("THIRD_PARTY_NOTICES.txt", notices());
 
 rmSync(target, { recursive: true, force: true });

@@ -2,6 +2,7 @@
 //
 // The module is evaluated by the same scripts as at run time; V8's own module parser is asked only for the words of syntax errors.
 import { readFileSync } from "node:fs";
+import { stripTypeScriptTypes } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import vm from "node:vm";
@@ -49,14 +50,28 @@ export class Analysis {
 
   enter() {
     const before = process.threadCpuUsage();
-    this.#evaluate(before);
+    if (this.#meta.what === "typescript") this.#strip();
+    else this.#evaluate(before);
     const used = process.threadCpuUsage(before);
     this.#cpuUs += used.user + used.system;
     return true;
   }
 
-  #fail(message, code = "InvalidModules") {
-    this.#failure ??= { code, message };
+  #fail(message, code = "InvalidModules", location = undefined) {
+    this.#failure ??= { code, message, location };
+  }
+
+  /** The module's text without its types, which become blanks: lines and columns stay. Syntax that makes code (enum, namespace) is refused. */
+  #strip() {
+    const { module: path, closure } = this.#meta;
+    try {
+      this.#text = JSON.stringify({ ok: true, text: JSON.stringify(stripTypeScriptTypes(this.#core.modules.text(closure[path]))) });
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      // Node has the line in the head of the stack only.
+      const line = /^:(\d+)\n/.exec(error.stack)?.[1];
+      this.#fail(`Uncaught SyntaxError: ${error.message}`, "InvalidModules", line && { path, line: Number(line) });
+    }
   }
 
   #evaluate(before) {
@@ -66,7 +81,7 @@ export class Analysis {
     try {
       plan = this.#core.modules.plan(meta.module, meta.closure);
     } catch (error) {
-      if (error instanceof LinkError) this.#fail(this.#words(error));
+      if (error instanceof LinkError) this.#fail(this.#words(error), undefined, error.location);
       else if (error instanceof SyntaxError) this.#fail(`Uncaught SyntaxError: ${error.message}\n`);
       else throw error;
       return;
@@ -149,7 +164,7 @@ export class Analysis {
   }
 
   #describeFailure() {
-    const { code, message } = this.#failure;
+    const { code, message, location } = this.#failure;
     const prefix = this.#meta.what === "module" ? `Failed to analyze ${this.#meta.module}: ` : "";
     const lines = [];
     for (;;) {
@@ -159,7 +174,7 @@ export class Analysis {
       if (lines.push(`[${level}] ${messages.join(" ")}`) > MAX_LINES) lines.shift();
     }
     const logged = lines.length === 0 ? "" : `${message.endsWith("\n") ? "" : "\n"}\n${lines.join("\n")}`;
-    return { code, message: `${prefix}${message}${logged}` };
+    return { code, message: `${prefix}${message}${logged}`, location };
   }
 
   #result() {
@@ -187,7 +202,7 @@ export class Analysis {
       const paths = [];
       for (const specifier of specifiers) {
         try {
-          paths.push(resolveSpecifier(specifier, from));
+          paths.push(resolveSpecifier(specifier, from, (one) => Object.hasOwn(closure, one)));
         } catch {
           // A dynamic import that can never work fails when it is reached, not at push.
         }

@@ -13,6 +13,18 @@ const MAX_PLANS = 512;
 export class LinkError extends Error {
   /** Path of the module with a syntax error, or undefined. */
   syntaxPath;
+  /** `{path, line}` of the fault, lines from 1, or undefined. */
+  location;
+}
+
+function lineAt(text, offset) {
+  return text.slice(0, offset).split(/\r\n|[\n\r\u2028\u2029]/).length;
+}
+
+function linkError(message, path, line) {
+  const error = new LinkError(message);
+  error.location = { path, line };
+  return error;
 }
 
 /**
@@ -101,9 +113,14 @@ export class ModuleStore {
   /** Loads shapes, finds the evaluation order and the cycles. */
   #graph(root, closure) {
     const nodes = new Map(); // path -> {path, hash, shape, targets: Map(specifier -> path)}
+    const has = (path) => Object.hasOwn(closure, path);
     const load = (path) => {
-      const hash = Object.hasOwn(closure, path) ? closure[path] : undefined;
-      if (hash === undefined || !this.#sources.has(hash)) throw new LinkError(missingModule(path));
+      const hash = has(path) ? closure[path] : undefined;
+      if (hash === undefined || !this.#sources.has(hash)) {
+        const error = new LinkError(missingModule(path));
+        error.location = this.#importOf(nodes, path);
+        throw error;
+      }
       let shape;
       try {
         shape = this.shape(hash);
@@ -111,16 +128,17 @@ export class ModuleStore {
         if (!(error instanceof ModuleSyntaxError)) throw error;
         const failure = new LinkError(`Uncaught SyntaxError: ${error.message}`);
         failure.syntaxPath = path;
+        if (error.line !== undefined) failure.location = { path, line: error.line };
         throw failure;
       }
       const targets = new Map();
       for (const { specifier, start } of shape.requests) {
         try {
-          targets.set(specifier, resolveSpecifier(specifier, path));
+          targets.set(specifier, resolveSpecifier(specifier, path, has));
         } catch (error) {
           if (!(error instanceof SpecifierError)) throw error;
           const before = this.text(hash).slice(0, start).split("\n");
-          throw new LinkError(`${ORIGIN}${path}:${before.length - 1}:${before.at(-1).length}: ${error.message}`);
+          throw linkError(`${ORIGIN}${path}:${before.length - 1}:${before.at(-1).length}: ${error.message}`, path, lineAt(this.text(hash), start));
         }
       }
       const node = { path, hash, shape, targets };
@@ -151,6 +169,15 @@ export class ModuleStore {
     };
     visit(root);
     return { root, nodes, order, cyclic };
+  }
+
+  /** Where the first import of `target` among the loaded modules is written. */
+  #importOf(nodes, target) {
+    for (const { path, hash, shape, targets } of nodes.values()) {
+      const found = shape.requests.find(({ specifier }) => targets.get(specifier) === target);
+      if (found !== undefined) return { path, line: lineAt(this.text(hash), found.start) };
+    }
+    return undefined;
   }
 
   /** ResolveExport of the language: where the binding `name` of `path` lives. null: missing, "ambiguous": twice through stars. */
@@ -205,15 +232,16 @@ export class ModuleStore {
     const bindings = new Map(); // path -> [[local, target]]
     for (const path of order) {
       const { shape, targets } = nodes.get(path);
-      const all = shape.imports.map(({ specifier, imported, local }) => {
+      const fault = (message, start) => linkError(message, path, lineAt(this.text(nodes.get(path).hash), start));
+      const all = shape.imports.map(({ specifier, imported, local, start }) => {
         const target = targets.get(specifier);
         if (imported === null) return [local, { path: target, name: null }];
         const found = this.#resolve(nodes, target, imported);
         if (found === null) {
-          throw new LinkError(`Uncaught SyntaxError: The requested module '${specifier}' does not provide an export named '${imported}'`);
+          throw fault(`Uncaught SyntaxError: The requested module '${specifier}' does not provide an export named '${imported}'`, start);
         }
         if (found === "ambiguous") {
-          throw new LinkError(`Uncaught SyntaxError: The requested module '${specifier}' contains conflicting star exports for name '${imported}'`);
+          throw fault(`Uncaught SyntaxError: The requested module '${specifier}' contains conflicting star exports for name '${imported}'`, start);
         }
         return [local, found];
       });

@@ -374,7 +374,7 @@ export class Run {
       const from = string(bridge.importFrom());
       this.#inbox.push(() => {
         try {
-          const path = this.#core.resolve(specifier, from);
+          const path = this.#core.resolve(specifier, from, (one) => Object.hasOwn(this.meta.closure, one));
           const plan = this.#core.modules.plan(path, this.meta.closure, (one) => bridge.isEvaluated(one) === true);
           this.#addPlan(plan);
           bridge.finishImport(id, path, this.program);

@@ -2,6 +2,12 @@
 
 export const ORIGIN = "convex:/";
 
+/**
+ * Where npm's library stands in a deployment that was made without a bundler (simple deploys): bare specifier -> module path. `build.mjs`
+ * makes these modules.
+ */
+export const LIBRARY = { __proto__: null, "convex/server": "_deps/convex/server.js", "convex/values": "_deps/convex/values.js" };
+
 /** A specifier that names no module; `code` as in runtime.md 1.2. */
 export class SpecifierError extends Error {
   constructor(code, message) {
@@ -15,10 +21,12 @@ export class SpecifierError extends Error {
  *
  * @param {string} specifier as written
  * @param {string} from canonical path of the importing module
+ * @param {(path: string) => boolean} has which modules there are; asked for modules of the library only
  * @returns {string} canonical path, ".js" added when absent
  * @throws {SpecifierError}
  */
-export function resolveSpecifier(specifier, from) {
+export function resolveSpecifier(specifier, from, has = () => false) {
+  if (specifier in LIBRARY && has(LIBRARY[specifier])) return LIBRARY[specifier];
   const isRelative = specifier.startsWith("/") || specifier.startsWith("./") || specifier.startsWith("../");
   let url;
   try {

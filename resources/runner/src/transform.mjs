@@ -12,7 +12,10 @@
 import { parse } from "acorn";
 
 /** A syntax error in a module, with acorn's words. */
-export class ModuleSyntaxError extends Error {}
+export class ModuleSyntaxError extends Error {
+  /** From 1, or undefined. */
+  line;
+}
 
 /**
  * @typedef {object} ModuleShape what a module imports and exports
@@ -107,7 +110,9 @@ export function readModule(source) {
       onToken: source.includes("<!--") || source.includes("-->") ? (token) => refuseHtmlComment(source, token) : undefined,
     });
   } catch (error) {
-    throw new ModuleSyntaxError(error.message.replace(/ \(\d+:\d+\)$/, ""));
+    const failure = new ModuleSyntaxError(error.message.replace(/ \(\d+:\d+\)$/, ""));
+    failure.line = error.loc?.line;
+    throw failure;
   }
   const edits = []; // [start, end, text of the same width]
   const blank = (start, end) => {
