@@ -155,6 +155,71 @@ class IPersistence(Interface):
         """A meta value as last written."""
 
 
+@attrs.frozen(slots=True)
+class StoredBlob:
+    """A blob that is whole and on the disk. ``sha256`` is 32 bytes, ``size`` in bytes."""
+
+    key: str
+    size: int
+    sha256: bytes
+
+
+class IBlobStore(Interface):
+    """Contents of files, outside the database. Knows bytes, not whose they are (E3).
+
+    A blob is written once, gets its key when it is begun, and can be read, whole and with the same bytes for ever, from the moment that
+    ``finish`` has fired until ``delete``. A blob that was not finished when the process ended is gone after the next ``start``.
+    Nothing here blocks the caller's thread. Cancelling a Deferred drops the result, not the work. Errors of the operating system are raised as they are.
+    """
+
+    shards = Attribute("int: number of groups that keys are listed by")
+
+    def start() -> Deferred[None]:
+        """Remove what an earlier process left unfinished."""
+
+    def stop() -> Deferred[None]:
+        """Fires when the work under way has ended; nothing may be begun after this call."""
+
+    def create() -> Deferred[IBlobWriter]:
+        """Begin a blob."""
+
+    def open(key: str) -> Deferred[IBlobReader | None]:
+        """Read a blob; ``None`` when there is none of this key."""
+
+    def delete(key: str) -> Deferred[bool]:
+        """Remove a blob; those who read it may go on. :returns: whether there was one."""
+
+    def keys(shard: int) -> Deferred[list[str]]:
+        """The keys of the whole blobs of one shard, ``0 <= shard < shards``."""
+
+
+class IBlobWriter(Interface):
+    """A blob while it is written. One operation at a time; ``finish`` or ``abort`` must be the last."""
+
+    key = Attribute("str: its key, a lower-case hyphenated UUID")
+
+    def write(chunks: Sequence[bytes]) -> Deferred[None]:
+        """Append."""
+
+    def finish() -> Deferred[StoredBlob]:
+        """Fires when all of it is durable and it can be read."""
+
+    def abort() -> Deferred[None]:
+        """Leave nothing behind."""
+
+
+class IBlobReader(Interface):
+    """A blob while it is read; a deletion does not disturb it. ``close`` must be the last."""
+
+    size = Attribute("int: bytes")
+
+    def read(offset: int, count: int) -> Deferred[bytes]:
+        """At most *count* bytes from *offset* on; fewer only at the end."""
+
+    def close() -> Deferred[None]:
+        """Let go of it; a second call does nothing."""
+
+
 class IClock(Interface):
     """Wall time and timers. The reactor plus ``time.time_ns``; a test clock in tests."""
 
@@ -189,6 +254,12 @@ class CallHost(Protocol):
     def begin(self, link: CallLink) -> None:
         """Called once, before the first syscall: *link* reaches the child that runs this try."""
 
+    def stream_frame(self, kind: int, stream: int, meta: bytes, body: bytes) -> None:
+        """A frame of kind DATA, WINDOW or HTTP of a running action (``docs/internals.md`` section 7).
+
+        :raises ValueError, KeyError, TypeError: the child broke the protocol.
+        """
+
     def complete(self, outcome: Outcome) -> Outcome:
         """Called once when the function has ended by itself: the last word on its value (returns validator, warnings).
 
@@ -215,6 +286,9 @@ class CallLink(Protocol):
         :returns: the child's outcome; never one whose error is ``system``: such an error ends the whole tree, and this call never returns.
         """
 
+    def send_stream(self, kind: int, stream: int, meta: bytes, body: bytes) -> None:
+        """Send a frame of kind DATA, WINDOW or HTTP to the call. Does nothing once it has ended."""
+
     def waits(self, waits: bool) -> None:
         """The call begins, or ceases, to wait for another transaction (a lane): meanwhile it needs no admission slot, and the time is not
         its own. Does nothing once the call has ended."""
@@ -240,7 +314,7 @@ class ModuleRef:
 class CallSpec:
     """All that a child needs to run one exported function.
 
-    :param kind: ``query``, ``mutation`` or ``action``.
+    :param kind: ``query``, ``mutation``, ``action`` or ``httpAction``.
     :param module: canonical module path, ``dir/mod.js``.
     :param export: export name.
     :param args: JSON text of the array of arguments.
@@ -258,6 +332,7 @@ class CallSpec:
     :param admitted: part of work that was admitted before (a re-run of a mutation, a call made by a running action): never queued.
     :param reuse_context: the module exports ``experimental_reuseContext``: the run may share its context with earlier runs of the module.
     :param realm: the push has found that the module may be evaluated anew in a context that served other runs.
+    :param http_route: of an HTTP action, method and path by which its router looks up the handler; ``args`` is then the request's JSON text.
     """
 
     kind: str
@@ -278,6 +353,7 @@ class CallSpec:
     admitted: bool = False
     reuse_context: bool = False
     realm: bool = False
+    http_route: tuple[str, str] | None = None
 
 
 @attrs.frozen(slots=True)

@@ -27,6 +27,8 @@ from convex_backend.functions.sent_modules import has_modules, send_modules
 from convex_backend.functions.serving import SyscallServer
 from convex_backend.interfaces import CallHost, CallSpec, LogLine, Outcome
 
+_STREAM_KINDS = frozenset((frames.DATA, frames.WINDOW, frames.HTTP))
+
 
 class CallTrees:
     """The calls of one pool.
@@ -98,6 +100,7 @@ class CallTrees:
                 "tables": spec.tables,
                 "reuse": spec.reuse_context,
                 "realm": self._realms.allows(spec),
+                **({} if spec.http_route is None else {"route": spec.http_route}),
             }
         )
         try:
@@ -158,6 +161,8 @@ class CallTrees:
             self._result(call, frame)
         elif frame.kind == frames.LOG:
             self._lines(call, read_lines(frame.meta))
+        elif frame.kind in _STREAM_KINDS and call.action:
+            call.host.stream_frame(frame.kind, frame.seq, frame.meta, frame.body)
         else:
             raise ValueError(f"unexpected frame {frame.kind}")
 

@@ -105,6 +105,11 @@ class Link:
         if self._call is not None:
             self._waits(self._call, waits)
 
+    def send_stream(self, kind: int, stream: int, meta: bytes, body: bytes) -> None:
+        """See ``CallLink``."""
+        if self._call is not None:
+            self._call.slot.child.send(kind, self._call.id, stream, meta, body)
+
     def detach(self) -> None:
         """The call has ended: host and call no longer hold each other."""
         self._call = None

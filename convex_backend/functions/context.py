@@ -7,7 +7,7 @@ Source: ``runtime.md`` sections 2, 8.6, 9.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -28,10 +28,14 @@ from convex_backend.functions.limits import (
     time_warning,
 )
 from convex_backend.functions.log_lines import cap
+from convex_backend.functions.outcome import CUT_OFF_OBSERVED
+from convex_backend.functions.streams import CallStreams
 from convex_backend.functions.syscalls import SyscallTable
 from convex_backend.interfaces import CallLink, LogLine, Outcome, SyscallReply
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import TableNames
+
+_ALL_ROWS: Final = 1 << 40
 
 
 class Stream(Protocol):
@@ -185,6 +189,7 @@ class CallTree:
     :param on_abandon: called when the try of the root gives nothing.
     :param on_lost: called before, when that is for want of its child.
     :param is_waited_for: whether other transactions wait for this one.
+    :param streams: the byte streams of an action.
     """
 
     services: CallServices
@@ -200,6 +205,7 @@ class CallTree:
     on_lost: Callable[[], None] | None = None
     is_waited_for: Callable[[], bool] | None = None
     on_lines: Callable[[Sequence[LogLine]], None] | None = None
+    streams: CallStreams | None = None
 
 
 class CallContext:
@@ -259,6 +265,8 @@ class CallContext:
     def begin(self, link: CallLink) -> None:
         """See :class:`CallHost`."""
         self.link = link
+        if self.tree.streams is not None:
+            self.tree.streams.begin(link)
 
     def waits(self, waits: bool) -> None:
         """The transaction begins, or ceases, to wait for another one (A6)."""
@@ -293,6 +301,12 @@ class CallContext:
         if self.tree.on_lines is not None:
             self.tree.on_lines(lines)
 
+    def stream_frame(self, kind: int, stream: int, meta: bytes, body: bytes) -> None:
+        """See :class:`CallHost`."""
+        if self.tree.streams is None:
+            raise ValueError("the call has no streams")
+        self.tree.streams.receive(kind, stream, meta, body)
+
     def complete(self, outcome: Outcome) -> Outcome:
         """See :class:`CallHost`: records what was observed, checks the value, adds the warnings of a root call."""
         if outcome.observed:
@@ -318,7 +332,12 @@ class CallContext:
         return asked is not None and asked()
 
     def abandon(self) -> None:
-        """See :class:`CallHost`."""
+        """See :class:`CallHost`. What the try has looked at is recorded as widely as it may have: a query that met a limit has a result
+        like any other, which must be computed again when something that it depends on changes."""
+        if self.transaction is not None:
+            for query in self.queries.values():
+                query.stream.consume(_ALL_ROWS)
+            self.tree.services.directory.observed(self.transaction, self.function, CUT_OFF_OBSERVED)
         self.queries.clear()
         if not self.depth and self.tree.on_abandon is not None:
             self.tree.on_abandon()

@@ -16,6 +16,9 @@
       | <------------- SYSRESULT {...} value - |   in the order of the syscalls
       | -- LOG {lines} ----------------------> |   actions only
       | -- RESULT {ok, ...} value -----------> |   exactly one for each START that was not cancelled
+      | <== DATA {end?, error?} bytes =======> |   byte streams of a call, as far as the receiver has granted room
+      | <== WINDOW {bytes | closed} =========> |   the receiver of a stream has read so much, or reads no more
+      | <== HTTP {route | closed} head ======> |   HTTP actions only
 
 The body is never JSON inside JSON. Meta of zero bytes means the empty object.
 """
@@ -36,6 +39,9 @@ CANCEL = 8
 ANALYZE = 9
 ANALYZED = 10
 FORGET = 11
+DATA = 12
+WINDOW = 13
+HTTP = 14
 
 PROTOCOL_VERSION = 1
 """What HELLO must carry; another version is a start-up error (F1)."""
@@ -109,7 +115,7 @@ class FrameDecoder:
         unpack_from = _HEAD.unpack_from
         while end - position >= HEAD_BYTES:
             kind, call, seq, meta_bytes, body_bytes = unpack_from(data, position)
-            if not HELLO <= kind <= FORGET or meta_bytes > MAX_META_BYTES or body_bytes > MAX_BODY_BYTES:
+            if not HELLO <= kind <= HTTP or meta_bytes > MAX_META_BYTES or body_bytes > MAX_BODY_BYTES:
                 raise FrameError(f"bad frame head: kind {kind}, {meta_bytes} bytes of meta, {body_bytes} bytes of body")
             needed = HEAD_BYTES + meta_bytes + body_bytes
             if end - position < needed:

@@ -13,6 +13,9 @@ export const CANCEL = 8;
 export const ANALYZE = 9;
 export const ANALYZED = 10;
 export const FORGET = 11;
+export const DATA = 12;
+export const WINDOW = 13;
+export const HTTP = 14;
 
 const HEAD_BYTES = 20;
 
@@ -23,11 +26,12 @@ const HEAD_BYTES = 20;
  * @param {number} call
  * @param {number} seq
  * @param {string} meta JSON text of an object, or "" for {}
- * @param {string} body text; sent as UTF-8 (lone surrogates become U+FFFD)
+ * @param {string | Uint8Array} body text is sent as UTF-8 (lone surrogates become U+FFFD)
  */
 export function encodeFrame(kind, call, seq, meta, body) {
   const metaBytes = meta === "" ? 0 : Buffer.byteLength(meta);
-  const bodyBytes = body === "" ? 0 : Buffer.byteLength(body);
+  const isText = typeof body === "string";
+  const bodyBytes = isText ? (body === "" ? 0 : Buffer.byteLength(body)) : body.byteLength;
   const frame = Buffer.allocUnsafe(HEAD_BYTES + metaBytes + bodyBytes);
   frame.writeUInt32LE(kind, 0);
   frame.writeUInt32LE(call, 4);
@@ -35,11 +39,14 @@ export function encodeFrame(kind, call, seq, meta, body) {
   frame.writeUInt32LE(metaBytes, 12);
   frame.writeUInt32LE(bodyBytes, 16);
   if (metaBytes !== 0) frame.utf8Write(meta, HEAD_BYTES, metaBytes);
-  if (bodyBytes !== 0) frame.utf8Write(body, HEAD_BYTES + metaBytes, bodyBytes);
+  if (bodyBytes !== 0) {
+    if (isText) frame.utf8Write(body, HEAD_BYTES + metaBytes, bodyBytes);
+    else frame.set(body, HEAD_BYTES + metaBytes);
+  }
   return frame;
 }
 
-/** Cuts a byte stream into frames. A frame's body is decoded to text: every body of this protocol is text. */
+/** Cuts a byte stream into frames. A frame's body is decoded to text, but for DATA, whose body is a Buffer. */
 export class FrameDecoder {
   #chunks = [];
   #size = 0;
@@ -47,7 +54,7 @@ export class FrameDecoder {
 
   /**
    * @param {Buffer} chunk
-   * @param {(kind: number, call: number, seq: number, meta: object, body: string) => void} receive
+   * @param {(kind: number, call: number, seq: number, meta: object, body: string | Buffer) => void} receive
    */
   feed(chunk, receive) {
     this.#chunks.push(chunk);
@@ -66,7 +73,10 @@ export class FrameDecoder {
       }
       const metaAt = at + HEAD_BYTES;
       const meta = metaBytes === 0 ? {} : JSON.parse(data.utf8Slice(metaAt, metaAt + metaBytes));
-      const body = bodyBytes === 0 ? "" : data.utf8Slice(metaAt + metaBytes, metaAt + metaBytes + bodyBytes);
+      const bodyAt = metaAt + metaBytes;
+      let body;
+      if (data[at] === DATA) body = data.subarray(bodyAt, bodyAt + bodyBytes);
+      else body = bodyBytes === 0 ? "" : data.utf8Slice(bodyAt, bodyAt + bodyBytes);
       receive(data[at], data.readUInt32LE(at + 4), data.readUInt32LE(at + 8), meta, body);
       at += size;
     }

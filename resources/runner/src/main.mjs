@@ -59,6 +59,11 @@ class Runner {
         if (meta.kind === "map") this.modules.addMap(meta.hash, body);
         else this.modules.add(meta.hash, meta.path, body);
         break;
+      case frames.DATA:
+      case frames.WINDOW:
+      case frames.HTTP:
+        this.#runs.get(call)?.streamFrame(kind, seq, meta, body);
+        break;
       case frames.CANCEL:
         this.#runs.get(call)?.drop();
         break;

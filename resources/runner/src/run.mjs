@@ -3,7 +3,10 @@
 // The host enters a context in three ways (start, deliver, timer). Each entry calls one function of the bridge and drains the context's
 // microtasks; `after` then looks at what the entry left in the outbox. main.mjs puts at most one entry into a turn of the event loop, so that
 // Node has reported unhandled rejections before `after` runs.
+import { HTTP } from "./frames.mjs";
+import { clientClosed } from "./host_ops/http.mjs";
 import { disposeCall, hostOp } from "./host_ops/index.mjs";
+import { Streams } from "./host_ops/streams.mjs";
 import { collectGarbage, memoryInUse } from "./memory.mjs";
 import { LinkError } from "./modules.mjs";
 import { Sample } from "./realm_samples.mjs";
@@ -194,8 +197,12 @@ export class Run {
       JSON.stringify(meta.tables ?? {}),
     );
     if (this.#isFresh && !this.#importModules()) return;
-    const name = `${meta.module}:${meta.export}`;
-    bridge.invoke(meta.module, meta.export, name, this.args, meta.request_id ?? "");
+    if (kind === "httpAction") {
+      bridge.invokeHttp(meta.module, meta.route[0], meta.route[1], this.args);
+    } else {
+      const name = `${meta.module}:${meta.export}`;
+      bridge.invoke(meta.module, meta.export, name, this.args, meta.request_id ?? "");
+    }
     context.drain();
   }
 
@@ -259,7 +266,10 @@ export class Run {
       this.#finishWith("user", renderError(string(bridge.failure()), string(bridge.frames())), string(bridge.data()));
       return;
     }
-    if (this.isLive) this.#sendLines();
+    if (this.isLive) {
+      if (this.kind === "httpAction") this.#sendHttp();
+      this.#sendLines();
+    }
     if (settled === 1 && (this.isLive || !bridge.hasQueue())) {
       this.#endedWell = true;
       this.#succeed();
@@ -307,17 +317,44 @@ export class Run {
     if (lines !== "") this.#core.send(7, this.call, 0, `{"lines":[${lines}]}`, "");
   }
 
+  /** What the host operations of this run share. */
+  #state() {
+    if (this.#callState === undefined) {
+      const streams = new Streams((kind, stream, meta, body) => {
+        if (!this.done) this.#core.send(kind, this.call, stream, meta, body);
+      });
+      this.#callState = { kind: this.kind, keys: this.#context?.keys, streams };
+    }
+    return this.#callState;
+  }
+
+  /** A frame of kind DATA, WINDOW or HTTP. */
+  streamFrame(kind, stream, meta, body) {
+    if (this.done || !this.isLive) return;
+    if (kind !== HTTP) this.#state().streams.receive(kind, stream, meta, body);
+    else if (meta.closed === true) clientClosed(this.#state());
+  }
+
+  /** What an HTTP action has to tell the client: its route, then the head of its response. */
+  #sendHttp() {
+    const bridge = this.#bridge;
+    const route = string(bridge.takeHttpRoute());
+    if (route !== "") this.#core.send(HTTP, this.call, 0, JSON.stringify({ route }), "");
+    const head = string(bridge.takeHttpHead());
+    if (head !== "") this.#core.send(HTTP, this.call, 0, "", head);
+  }
+
   #startOperations() {
     const bridge = this.#bridge;
     for (;;) {
       const name = string(bridge.nextOperation());
       if (name === "") return;
+      const state = this.#state();
       const id = int(bridge.operationId());
       const json = string(bridge.operationJson());
       const buffers = [];
       const count = int(bridge.operationBuffers());
       for (let i = 0; i < count; i++) buffers.push(copyOut(bridge.operationBuffer(i)));
-      this.#callState ??= { kind: this.kind, keys: this.#context.keys };
       this.#operations++;
       const answer = (result, error) => {
         this.#operations--;
@@ -336,7 +373,7 @@ export class Run {
       };
       let promise;
       try {
-        promise = Promise.resolve(hostOp(name, json, buffers, this.#callState));
+        promise = Promise.resolve(hostOp(name, json, buffers, state));
       } catch (error) {
         promise = Promise.reject(error);
       }

@@ -33,6 +33,34 @@ function mismatch(name, exported) {
   return `Function ${name} is registered as a ${registered} but is being run as ${kind === "action" ? "an action" : `a ${kind}`}.`;
 }
 
+// An HTTP action: the route first, then the head of the response, then its body, with which the run ends (runtime.md 1.6, 9.10).
+let httpRoute = ""; // "GET /path", until the host takes it
+let httpHead = ""; // JSON text of status, headers and stream, until the host takes it
+let httpStream = null; // id of the body that the client gets
+const endedStreams = create(null);
+
+function responseEnded(streamId) {
+  endedStreams[streamId] = true;
+  if (streamId === httpStream && settled === 0) settled = 1;
+}
+async function settleHttp(promise) {
+  try {
+    const text = await promise;
+    if (ended) return;
+    if (typeof text !== "string") {
+      failPlainly("The router of `convex/http.js` returned a result that is not text.");
+      return;
+    }
+    const stream = guarded(() => parseJson(text).streamId);
+    httpHead = text;
+    value = "null";
+    httpStream = stream === null || stream === undefined ? "" : NativeString(stream);
+    if (httpStream === "" || endedStreams[httpStream] === true) settled = 1;
+  } catch (error) {
+    if (!ended) fail(error);
+  }
+}
+
 // What the host may call. Arguments and results are primitives, except where a function or buffer made in this context goes back into it.
 return freeze({
   __proto__: null,
@@ -141,6 +169,45 @@ return freeze({
     } catch (error) {
       if (!ended) fail(error);
     }
+  },
+
+  /** `path` and `method` choose the handler; `requestText` is the JSON text that `runRequest` takes. No match: the value is `false`. */
+  invokeHttp(module, method, path, requestText) {
+    contextSet(0);
+    phase = "run";
+    startedMs = apply(dateNow, NativeDate, []);
+    try {
+      const read = record(module).find("default");
+      const router = read === undefined ? undefined : read();
+      if (router === undefined) {
+        failPlainly(`Couldn't find default export in module ${quote(module)}.`);
+        return;
+      }
+      if ((typeof router !== "object" && typeof router !== "function") || router === null || router.isRouter !== true) {
+        failPlainly("The default export of `convex/http.js` is not a Router.");
+        return;
+      }
+      const found = router.lookup(path, method);
+      if (found === null || found === undefined) {
+        value = "false";
+        settled = 1;
+        return;
+      }
+      httpRoute = `${NativeString(found[1])} ${NativeString(found[2])}`;
+      settleHttp(router.runRequest(requestText, path));
+    } catch (error) {
+      if (!ended) fail(error);
+    }
+  },
+  takeHttpRoute() {
+    const text = httpRoute;
+    httpRoute = "";
+    return text;
+  },
+  takeHttpHead() {
+    const text = httpHead;
+    httpHead = "";
+    return text;
   },
 
   // Outbox. The host asks for one thing at a time; an empty name means that there is no more.
@@ -319,7 +386,9 @@ return freeze({
   /** 0 running, 1 value, 2 error, 3 ended by the system. */
   settled: () => settled,
   hasQueue: () => head !== null || operations > 0,
-  isWaiting: () => head !== null || operations > 0 || importsInFlight > 0 || (timerCount > 0 && settled === 0),
+  isWaiting: () =>
+    head !== null || operations > 0 || importsInFlight > 0 || (timerCount > 0 && settled === 0) ||
+    (httpStream !== null && settled === 0), // a body that nobody closes ends with the time limit
   endCallbacks: runEndCallbacks,
   value: () => value,
   failure: () => failureText,

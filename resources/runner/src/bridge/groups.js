@@ -27,6 +27,7 @@ const api = freeze({
     if (error !== null) throw error;
   },
   fatal,
+  responseEnded: (streamId) => responseEnded(streamId),
   random(count) {
     const source = generator();
     const bytes = new NativeUint8Array(count);

@@ -1,6 +1,7 @@
 // Convex.jsSyscall: calls whose arguments or results are objects of the context (runtime.md 2.3, 2.5).
 //
 //   http.read {streamId} -> {done} [chunk]        http.closed {signal} -> {}   answered when the client went away
+//   http.cancel {streamId}
 //   http.write {streamId} [chunk] -> {closed}     http.end {streamId}          http.fail {streamId, message}
 //   storage.store {contentType, sha256, requestId} [bytes] -> storage id      storage.get {storageId, requestId} -> {contentType} [bytes] | null
 import { chunkBytes } from "./support/webidl.js";
@@ -21,6 +22,9 @@ function incomingStream(streamId) {
         } else {
           controller.enqueue(new Uint8Array(answer.buffers[0]));
         }
+      },
+      async cancel() {
+        await bridge.hostOp("http.cancel", json);
       },
     },
     { highWaterMark: 0 },
@@ -48,6 +52,7 @@ async function pump(body, streamId) {
   if (body.bytes !== undefined) {
     if (body.bytes.byteLength > 0) await bridge.hostOp("http.write", json, [chunkBytes(body.bytes)]);
     await bridge.hostOp("http.end", json);
+    bridge.responseEnded(streamId);
     return;
   }
   const reader = body.stream.getReader();
@@ -58,6 +63,7 @@ async function pump(body, streamId) {
       const answer = await bridge.hostOp("http.write", json, [chunkBytes(value)]);
       if (JSON.parse(answer.json).closed) {
         await reader.cancel();
+        bridge.responseEnded(streamId);
         return;
       }
     }
@@ -66,6 +72,7 @@ async function pump(body, streamId) {
     throw error;
   }
   await bridge.hostOp("http.end", json);
+  bridge.responseEnded(streamId);
 }
 
 function convexJsonFromResponse({ response }) {
