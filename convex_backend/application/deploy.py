@@ -22,7 +22,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from convex_backend.application import push_response
-from convex_backend.application.directory import ROOT, Directory
+from convex_backend.application.components import ROOT
+from convex_backend.application.directory import Directory
 from convex_backend.application.environment import check_values, missing_variables, read_rows
 from convex_backend.application.operations import check_operation
 from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation
@@ -37,7 +38,7 @@ from convex_backend.application.schema_push import (
     submit_schema,
     switch_indexes,
 )
-from convex_backend.application.types import SYSTEM, Identity
+from convex_backend.application.types import SYSTEM, Caller, Identity
 from convex_backend.database.backfill import SchemaValidation
 from convex_backend.database.schema_check import ACTIVE, FAILED, PENDING
 from convex_backend.database.system_tables import CATALOG_TABLETS, SCHEMAS
@@ -45,6 +46,7 @@ from convex_backend.deferreds import Waiters, run_detached, shield
 from convex_backend.errors import BadRequest, OccConflict, Overloaded, Rerun
 
 if TYPE_CHECKING:
+    from convex_backend.application.push_history import PushHistory, PushRecord
     from convex_backend.database.committer import CommitEvent
     from convex_backend.database.database import Database
     from convex_backend.database.transaction import Transaction
@@ -66,6 +68,7 @@ class Push:
 
     :param variables: the user's variables that it was evaluated with.
     :param schema_row: internal id of the submitted schema's row. :param index_diff: what it changes, as first shown.
+    :param record: what the history keeps of it, unless it will not be finished. :param caller: who finishes it, with which message.
     """
 
     id: str
@@ -75,6 +78,9 @@ class Push:
     schema_row: bytes | None = None
     index_diff: dict[str, list[dict[str, Any]]] = attrs.field(factory=dict)
     validation: SchemaValidation | None = None
+    record: PushRecord | None = None
+    caller: Caller | None = None
+    message: str | None = None
 
     @property
     def text_bytes(self) -> int:
@@ -88,6 +94,7 @@ class Deploy:
 
     :param analyzer: makes children that analyse. :param clock: reactor or test clock.
     :param now_ns: wall clock; ``random_bytes``: source of push ids and seeds.
+    :param history: records finished pushes.
     """
 
     _log = Logger()
@@ -102,6 +109,7 @@ class Deploy:
         clock: IReactorTime,
         random_bytes: Callable[[int], bytes],
         now_ns: Callable[[], int],
+        history: PushHistory | None = None,
     ) -> None:
         self._database = database
         self._store = store
@@ -110,6 +118,7 @@ class Deploy:
         self._clock = clock
         self._random_bytes = random_bytes
         self._now_ns = now_ns
+        self._history = history
         self._pushes: OrderedDict[str, Push] = OrderedDict()
         self._changed: Waiters[None] = Waiters()
         self._stopping = False
@@ -211,7 +220,11 @@ class Deploy:
             if info is not None and info.state == PENDING:
                 push.validation = SchemaValidation(self._database, push.schema_row)
                 push.validation.start()
-        return push_response.start_push(push.id, evaluated, variables, push.schema_row, push.index_diff)
+        response = push_response.start_push(push.id, evaluated, variables, push.schema_row, push.index_diff)
+        if self._history is not None and not request.dry_run and not request.for_codegen:
+            hashes = {path: module.hash for path, module in request.modules.items()}
+            push.record = self._history.prepare(tree, hashes, response["app"], evaluated.texts)
+        return response
 
     async def _submit(self, transaction: Transaction, push: Push) -> None:
         await transaction.ensure_begun()
@@ -313,9 +326,12 @@ class Deploy:
 
     # -- finish -------------------------------------------------------------------------------------
 
-    async def finish_push(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
+    async def finish_push(
+        self, tree: Mapping[str, Any], identity: Identity = SYSTEM, caller: Caller | None = None
+    ) -> dict[str, Any]:
         """Make a started push the deployed one, all at once (``push.md`` section 11).
 
+        :param caller: for the history.
         :raises BadRequest: it was overtaken, the environment changed, or a required variable is missing; nothing changed then.
         Cancelling drops the answer; the push may still be applied.
         """
@@ -328,9 +344,13 @@ class Deploy:
             return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
         if push is None or push.request.dry_run or push.request.for_codegen:
             raise BadRequest("RaceDetected", _RACE_TEXT)
+        message = tree.get("message")
+        push.caller, push.message = caller, message if isinstance(message, str) else None
         response = await shield(self._commit("finish_push", lambda transaction: self._apply(transaction, push)))
         # The texts are stored now; the rest stays, for a CLI that lost this answer and asks again.
         push.evaluated = attrs.evolve(push.evaluated, texts=())
+        if push.record is not None:
+            push.record = attrs.evolve(push.record, texts=())
         self._log.info("deployed push {id}: {count} modules", id=push.id, count=len(push.evaluated.modules))
         return response
 
@@ -356,7 +376,7 @@ class Deploy:
         crons = await store.write_crons(transaction, ROOT, push_response.cron_rows(evaluated.modules))
         await store.write_env_declarations(transaction, evaluated.definition.get("envVars") or [])
         version = evaluated.udf_config.server_version
-        return {
+        response = {
             "authDiff": {"added": auth_added, "removed": auth_removed},
             "definitionDiffs": {"": {}},
             "componentDiffs": {
@@ -377,6 +397,9 @@ class Deploy:
                 }
             },
         }
+        if self._history is not None and push.record is not None:
+            await self._history.record(transaction, push.record, push.id, response, push.caller, push.message)
+        return response
 
     async def _check_environment(self, transaction: Transaction, push: Push) -> None:
         variables = {name: row["value"] for name, (_, row) in (await read_rows(transaction)).items()}

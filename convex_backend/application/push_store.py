@@ -8,7 +8,7 @@ queries at an older timestamp and pushes under way may still need it. Source: ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -108,6 +108,8 @@ class PushStore:
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
+        #: Hashes of texts that somebody besides the module rows still needs (the history of pushes).
+        self.texts_in_use: Callable[[Transaction], Awaitable[set[str]]] | None = None
 
     async def module_text(self, hash: str) -> ModuleText:
         """The text of a module by the hash of its runnable form, for runner pools.
@@ -202,6 +204,24 @@ class PushStore:
         await self._collect_texts(transaction, old, {module.hash for module in modules.values()}, now_ms)
         return added, removed
 
+    async def keep_texts(self, transaction: Transaction, texts: Iterable[ModuleText], now_ms: float) -> None:
+        """Store texts that no module row names; they go when their grace is over and nobody has them :attr:`in use <texts_in_use>`."""
+        system = transaction.system
+        added = []
+        for text in texts:
+            if await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (text.hash,)) is None:
+                await system.insert(SOURCE_PACKAGES.name, _text_row(text))
+                added.append(text.hash)
+        if not added:
+            return
+        found = await system.lookup(BACKEND_STATE.name, "by_key", (_UNUSED_INDEX,))
+        noted: dict[str, float] = orjson.loads(found[1]["texts"]) if found is not None else {}
+        value = orjson.dumps({**dict.fromkeys(added, now_ms), **noted}).decode()
+        if found is None:
+            await system.insert(BACKEND_STATE.name, {"key": _UNUSED_INDEX, "texts": value})
+        else:
+            await system.patch(BACKEND_STATE.name, found[0], {"texts": value})
+
     async def _collect_texts(self, transaction: Transaction, old: set[str], new: set[str], now_ms: float) -> None:
         """Note which texts are no longer used, and delete those whose grace is over."""
         system = transaction.system
@@ -210,8 +230,10 @@ class PushStore:
         unused = {digest: since for digest, since in noted.items() if digest not in new}
         for digest in sorted(old - new):
             unused.setdefault(digest, now_ms)
-        for digest, since in list(unused.items()):
-            if now_ms - since > GRACE_MS:
+        over = [digest for digest, since in unused.items() if now_ms - since > GRACE_MS]
+        in_use = await self.texts_in_use(transaction) if over and self.texts_in_use is not None else set()
+        for digest in over:
+            if digest not in in_use:
                 del unused[digest]
                 text = await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (digest,))
                 if text is not None:

@@ -87,17 +87,32 @@ ENVIRONMENT_VARIABLES: Final = _table("_environment_variables", 525, by_name=("c
 CRON_JOBS: Final = _table("_cron_jobs", 531, by_name=("component", "name"))
 #: ``{component, state, schema, error, table}``; ``state``: pending, validated, active, failed, overwritten; ``schema``: JSON text.
 SCHEMAS: Final = _table("_schemas", 532, by_state_many=("component", "state"))
+#: What the scheduler knows of a ``_scheduled_functions`` document: ``{job, component, target, path, at, state, open, failures, orphaning}``;
+#: ``job`` is the document's id; see ``application.scheduled_jobs``.
+SCHEDULED_JOBS: Final = _table(
+    "_scheduled_jobs",
+    533,
+    by_job=("job",),
+    by_time_many=("state", "at"),
+    by_component_many=("component", "open", "at"),
+)
 #: What users may not see of a ``_storage`` document: ``{component, document, uuid, blob}``; ``document`` is its id, ``uuid`` its name in
 #: URLs (hyphenated), ``blob`` the key of its content in the blob store.
 FILE_STORAGE: Final = _table(
     "_file_storage", 534, by_document=("component", "document"), by_uuid=("component", "uuid"), by_blob_many=("blob",)
 )
+#: When each cron job runs next, and whether it runs now: ``{component, name, at, previous, state}``; see ``application.cron_jobs``.
+CRON_NEXT_RUN: Final = _table("_cron_next_run", 545, by_name=("component", "name"), by_time_many=("state", "at"))
+#: The last runs of each cron job: ``{component, name, ts, udfPath, udfArgs, status, logLines, executionTime}``.
+CRON_JOB_LOGS: Final = _table("_cron_job_logs", 546, by_name_many=("component", "name", "ts"))
 #: Single values by name: ``{key, …}``.
 BACKEND_STATE: Final = _table("_backend_state", 536, by_key=("key",))
 #: ``{component, path, parent, name, state, definition, httpPrefix, httpMounts, env, args, envVars}``; see ``application.components``.
 COMPONENTS: Final = _table("_components", 544, by_component=("component",), by_path=("path",))
 #: ``{component, path}``: the functions that ever were deployed; the row's document id is what ``function://`` handles hold.
 FUNCTION_HANDLES: Final = _table("_function_handles", 547, by_function=("component", "path"))
+#: One row for each of the last finished pushes; see ``application.push_history``.
+PUSH_HISTORY: Final = _table("_push_history", 548, by_number=("number",))
 
 SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
     table.name: table
@@ -111,10 +126,14 @@ SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
         ENVIRONMENT_VARIABLES,
         CRON_JOBS,
         SCHEMAS,
+        SCHEDULED_JOBS,
         FILE_STORAGE,
+        CRON_NEXT_RUN,
+        CRON_JOB_LOGS,
         BACKEND_STATE,
         COMPONENTS,
         FUNCTION_HANDLES,
+        PUSH_HISTORY,
     )
 }
 SYSTEM_TABLETS: Final[dict[int, SystemTable]] = {table.tablet: table for table in SYSTEM_TABLES.values()}

@@ -16,6 +16,7 @@ from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
 from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.live_queries import LiveQueries
+from convex_backend.application.push_history import PushHistory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.run_query import LiveDatabase, QueryRuns
 from convex_backend.application.services import Services
@@ -107,6 +108,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     settings, database, reactor = deployment.settings, machinery.database, machinery.reactor
     registry, now_ns = machinery.registry, machinery.clock.now_ns
     store = PushStore(database=database)
+    history = PushHistory(store=store, now_ns=now_ns)
     machinery.modules.read = store.module_text
     directory = Directory(database=database, cloud_origin=settings.cloud_origin, site_origin=settings.site_origin)
     directory.start()
@@ -153,6 +155,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         clock=reactor,
         random_bytes=os.urandom,
         now_ns=now_ns,
+        history=history,
     )
     environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
     queries = QueryRuns(services, sealer)

@@ -49,7 +49,7 @@ class DeployApi:
     @api_route(app, "/api/deploy2/finish_push", auth=Auth.ADMIN)
     async def finish_push(self, call: ApiCall) -> bytes:
         """Switch to the pushed code in one commit (section 11)."""
-        return orjson.dumps(await self._deploy.finish_push(call.fields(), call.identity))
+        return orjson.dumps(await self._deploy.finish_push(call.fields(), call.identity, call.caller))
 
     @api_route(app, "/api/deploy2/report_push_completed", auth=Auth.ADMIN)
     async def report_push_completed(self, call: ApiCall) -> bytes:

@@ -13,6 +13,7 @@ from convex_backend.application.calls import Target
 from convex_backend.application.deploy import Deploy
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
+from convex_backend.application.push_history import PushHistory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.sealing import Sealer
 from convex_backend.application.settings import Settings
@@ -140,6 +141,7 @@ class Deployment:
         self.rows = PushStore(database=self.db)
         self.directory = Directory(database=self.db, cloud_origin=CLOUD, site_origin=SITE)
         self.directory.start()
+        self.history = PushHistory(store=self.rows, now_ns=self.store.clock.now_ns)
         self.deploy = Deploy(
             database=self.db,
             store=self.rows,
@@ -148,6 +150,7 @@ class Deployment:
             clock=self.store.timers,
             random_bytes=self.db.random_bytes,
             now_ns=self.store.clock.now_ns,
+            history=self.history,
         )
         self.environment = EnvironmentVariables(
             database=self.db, store=self.rows, directory=self.directory, analyzer=self.analyzer

@@ -76,7 +76,7 @@ class FakeDeploy:
         ):
             raise AttributeError(name)
 
-        async def call(request: Any, identity: Identity) -> Any:
+        async def call(request: Any, identity: Identity, caller: Caller | None = None) -> Any:
             assert identity.is_admin
             return await self._give(name, request)
 
