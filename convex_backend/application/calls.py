@@ -61,14 +61,19 @@ def target(path: str, component_path: str | None, identity: Identity, *, any_kin
 
 
 async def resolve(services: Services, transaction: Any, wanted: Target) -> ResolvedFunction:
-    """The function, if it exists and is open to the caller.
+    """The function, if it exists and is open to the caller. Components besides the app are open to admins and to server code only.
 
     :param transaction: its read set gets what was looked at; ``None`` records nothing.
     :raises NotFound: with the text that clients look for.
     """
-    if wanted.path.is_deps or wanted.component_path != ROOT_COMPONENT:
+    component: int | None = ROOT
+    if wanted.component_path != ROOT_COMPONENT:
+        component = (
+            await services.directory.component_at(transaction, wanted.component_path) if wanted.internal else None
+        )
+    if component is None or wanted.path.is_deps:
         raise not_found(wanted.path, wanted.component_path, any_kind=wanted.any_kind)
-    function = await services.directory.resolve(transaction, ROOT, wanted.path)
+    function = await services.directory.resolve(transaction, component, wanted.path)
     if function is None or (function.visibility == "internal" and not wanted.internal):
         raise not_found(wanted.path, wanted.component_path, any_kind=wanted.any_kind)
     return function

@@ -34,10 +34,12 @@ from convex_backend.database.system_tables import (
     ENVIRONMENT_VARIABLES,
     FUNCTION_HANDLES,
     MODULES,
+    TABLES,
     UDF_CONFIG,
 )
 from convex_backend.errors import NotFound, OutOfRetention, Rerun
 from convex_backend.functions.directory import Environment, ResolvedFunction
+from convex_backend.functions.outcome import UNKNOWN
 from convex_backend.interfaces import ModuleRef, Row
 from convex_backend.values.ids import decode_id
 from convex_backend.values.json_codec import loads
@@ -58,6 +60,13 @@ _UDF_CONFIG_BY_COMPONENT: Final = UDF_CONFIG.index("by_component").id
 _VARIABLES_BY_NAME: Final = ENVIRONMENT_VARIABLES.index("by_name").id
 _NO_CONFIG: Final = UdfConfig("", bytes(32), 0)
 _UNNAMED: Final = frozenset(("time", "random"))
+#: Indexes of all that a run can observe without a syscall.
+_OBSERVABLE: Final = (
+    _VARIABLES_BY_NAME,
+    _UDF_CONFIG_BY_COMPONENT,
+    COMPONENTS.index("by_path").id,
+    TABLES.index("by_name").id,
+)
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -264,6 +273,10 @@ class Directory:
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
         """See ``FunctionDirectory``; *transaction* may be ``None``."""
         if transaction is None or observed <= _UNNAMED:
+            return
+        if UNKNOWN in observed:
+            for index in _OBSERVABLE:
+                transaction.add_system_interval(index, b"", None)
             return
         for name in observed:
             if name.startswith("env:table:"):

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from convex_backend.application.directory import ROOT, Directory
+from convex_backend.application.components import ROOT
+from convex_backend.application.directory import Directory
 from convex_backend.application.push_analysis import AnalysisPool, evaluate_auth, parse_declaration
 from convex_backend.application.push_request import AUTH_CONFIG
 from convex_backend.application.push_store import PushStore

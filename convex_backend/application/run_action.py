@@ -12,7 +12,7 @@ import attrs
 
 from convex_backend.application import calls
 from convex_backend.application.services import Services
-from convex_backend.application.types import Caller, CallResult, Identity
+from convex_backend.application.types import ANONYMOUS, Caller, CallResult, Identity
 from convex_backend.errors import ConvexError
 from convex_backend.functions.context import CallContext
 from convex_backend.functions.log_lines import cap
@@ -44,25 +44,42 @@ class ActionCalls:
         """See ``NestedRunner``."""
         application = self._application
         inner = attrs.evolve(self._caller, source="Action")
+        component_path = application.services.directory.component_path(component)
+        identity = self._identity
+        if not identity.is_admin and (caller.function.component or component):
+            # Who the user is stays in the app; admins are admins everywhere (section 9.2).
+            identity = ANONYMOUS
         if kind == "query":
-            result = await application.run_query(path.canonical, args, self._inside(), inner)
+            result = await application.run_query(
+                path.canonical, args, _inside(identity), inner, component_path=component_path
+            )
         elif kind == "mutation":
-            result = await application.mutations.run(path.canonical, args, self._identity, inner, internal=True)
+            result = await application.mutations.run(
+                path.canonical, args, identity, inner, component_path=component_path, internal=True
+            )
         else:
             if self._depth + 1 >= MAX_ACTION_DEPTH:
                 text = "Cross component call depth limit exceeded. Do you have an infinite loop in your app?"
                 raise FunctionFailed(FunctionError(text))
             result = await run_action(
-                application, path.canonical, args, self._identity, inner, internal=True, depth=self._depth + 1
+                application,
+                path.canonical,
+                args,
+                identity,
+                inner,
+                component_path=component_path,
+                internal=True,
+                depth=self._depth + 1,
             )
         if result.error is not None:
             raise FunctionFailed(result.error)
         assert result.value is not None
         return result.value
 
-    def _inside(self) -> Identity:
-        """Server code may call internal functions; what functions see of the caller stays the same."""
-        return self._identity if self._identity.is_admin else attrs.evolve(self._identity, inside=True)
+
+def _inside(identity: Identity) -> Identity:
+    """Server code may call internal functions; what functions see of the caller stays the same."""
+    return identity if identity.is_admin else attrs.evolve(identity, inside=True)
 
 
 async def run_action(

@@ -139,9 +139,10 @@ class Mutations:
             failure = calls.function_error(error)
             return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
         current: list[Any] = []
+        component = prepared.function.component
 
         def make_host() -> CallContext:
-            transaction = database.begin("mutation", ticket=ticket, writer=wanted.path.stripped)
+            transaction = database.begin("mutation", component=component, ticket=ticket, writer=wanted.path.stripped)
             current[:] = [transaction]
             tree = calls.call_tree(
                 services, transaction, identity, caller, transaction.names, transaction.table_numbers, transaction.close
@@ -155,7 +156,7 @@ class Mutations:
             ticket.on_wait = context.waits
             return context
 
-        tables = database.catalogs.newest.table_numbers(prepared.function.component)
+        tables = database.catalogs.newest.table_numbers(component)
         spec = calls.spec_of(services, prepared, tables, caller, timeout_seconds=0.0, admitted=tries > 1)
         outcome = await services.isolates.run(spec, make_host)
         transaction = current[0] if current else None

@@ -88,6 +88,7 @@ class QueryRuns:
         first = run.transaction
         await first.ensure_begun()
         prepared = await calls.prepare(services, first, wanted, args, "query")
+        component = first.component = prepared.function.component
         ts = first.snapshot.ts
         resolved = first.progress()
 
@@ -95,7 +96,7 @@ class QueryRuns:
             # The first try goes on with what resolving has read; a later one starts from the same reads at the same timestamp.
             if run.tries:
                 run.transaction.close()
-                run.transaction = services.database.begin("query", ts=ts)
+                run.transaction = services.database.begin("query", ts=ts, component=component)
                 run.transaction.begin_after(resolved)
             run.tries += 1
             transaction = run.transaction

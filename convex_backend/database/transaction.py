@@ -59,7 +59,7 @@ UNLIMITED: Final = TransactionLimits(*([1 << 62] * 7))
 
 _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."
-_UNMOUNTED: Final = "Cannot perform write operations in an unmounted component. Make sure your component is installed in your `convex.config.ts` file."
+_DETACHED: Final = "Cannot perform write operations in an unmounted component. Make sure your component is installed in your `convex.config.ts` file."
 _NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
 # What may be a document id in the arguments of a mutation, and how far its arguments are searched for hot documents (A6).
 
@@ -347,7 +347,7 @@ class Transaction:
             return
         self.add_system_point(*component_state_point(component))
         if not self.catalog.is_mounted(component):
-            raise BadRequest("UnmountedComponentWrite", _UNMOUNTED)
+            raise BadRequest("UnmountedComponentWrite", _DETACHED)
 
     async def table_of_query(self, name: str) -> TableInfo | None:
         """The table that a query of *name* reads; ``None`` (which reads as empty) when there is none."""
@@ -484,6 +484,7 @@ class Transaction:
         journal_end_cursor: str | None = None,
         seal: Seal,
         unseal: Unseal,
+        in_components: bool = False,
     ) -> dict[str, Any]:
         """``1.0/queryPage``; see ``query.pagination.paginate``."""
         return await paginate(
@@ -497,6 +498,7 @@ class Transaction:
             journal_end_cursor=journal_end_cursor,
             seal=seal,
             unseal=unseal,
+            in_components=in_components,
         )
 
     async def count(self, table: str) -> int:

@@ -68,6 +68,9 @@ class FunctionDirectory(Protocol):
     async def child_component(self, transaction: Any, component: int, name: str) -> int | None:
         """The child of *component* that is mounted as *name*."""
 
+    async def component_at(self, transaction: Any, path: str) -> int | None:
+        """The component that is mounted at *path*, names joined by ``/``."""
+
     def component_path(self, component: int) -> str:
         """The path of a component, ``""`` for the app; it never changes. Also of one that is no longer mounted.
 
@@ -84,7 +87,8 @@ class FunctionDirectory(Protocol):
         """The component and path behind the id of a handle, deployed or not; ``None`` when there is no such handle."""
 
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
-        """Record what a finished run of *function* has observed (``env:NAME``, ``import_time``, ``import_random``) as read."""
+        """Record what a finished run of *function* has observed (``env:NAME``, ``import_time``, ``import_random``) as read; ``unknown`` stands
+        for all that it may have."""
 
 
 def not_found(path: FunctionPath, component_path: str = "", *, any_kind: bool = False) -> NotFound:

@@ -150,6 +150,12 @@ class ScriptedDirectory:
     async def child_component(self, transaction: Any, component: int, name: str) -> int | None:
         return None
 
+    async def component_at(self, transaction: Any, path: str) -> int | None:
+        return None if path else 0
+
+    def component_path(self, component: int) -> str:
+        return ""
+
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
         return None
 

@@ -15,6 +15,7 @@ from convex_backend.errors import BadRequest, Forbidden, NotFound
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.values.paths import FunctionPath
 from tests.application.push_support import ADMIN, CLOUD, Deployment, function, index, module, schema, table
+from tests.database.documents import run
 
 ARGS = {
     "type": "object",
@@ -49,8 +50,11 @@ def test_outsiders_find_nothing(app: Deployment) -> None:
     ):
         with pytest.raises(NotFound, match="Could not find public function for '_system/cli/"):
             app.ask(name, {"paginationOpts": FIRST}, identity)
-    with pytest.raises(NotFound, match="in 'child'"):
-        app.system.kind(Target(FunctionPath.parse("_system/cli/tables"), "child", True), ADMIN)
+    transaction = app.db.begin("query")
+    with pytest.raises(BadRequest, match="no component with path 'child'"):
+        wanted = Target(FunctionPath.parse("_system/cli/convexUrl:cloudUrl"), "child", True)
+        run(app.system.run_query(transaction, wanted, b"{}", ADMIN))
+    transaction.close()
 
 
 def test_spellings_are_equal(app: Deployment) -> None:

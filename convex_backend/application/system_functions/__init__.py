@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convex_backend.application import calls
+from convex_backend.application.components import ROOT
 from convex_backend.application.directory import Directory
 from convex_backend.application.operations import check_operation
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.settings import Settings
 from convex_backend.application.system_functions import cli, frontend
-from convex_backend.application.system_functions.registry import SystemCall, SystemFunction, SystemServices
+from convex_backend.application.system_functions.registry import (
+    SystemCall,
+    SystemFunction,
+    SystemServices,
+    component_of_path,
+)
 from convex_backend.application.types import Identity
 from convex_backend.database.query.cursor import Seal, Unseal
 from convex_backend.errors import BadRequest
@@ -85,7 +91,7 @@ class SystemFunctions:
 
     def _find(self, wanted: calls.Target, identity: Identity) -> SystemFunction:
         function = self._functions.get(wanted.path.stripped) if identity.is_admin else None
-        if function is None or wanted.component_path != ROOT_COMPONENT:
+        if function is None:
             raise not_found(wanted.path, wanted.component_path, any_kind=wanted.any_kind)
         return function
 
@@ -118,4 +124,7 @@ class SystemFunctions:
         text = validate_args(function.args, values, transaction.names(0))
         if text is not None:
             raise FunctionFailed(FunctionError(text))
-        return await function.run(SystemCall(transaction, self._services, identity, values[0], end_cursor))
+        home = ROOT
+        if wanted.component_path != ROOT_COMPONENT:
+            home = transaction.component = await component_of_path(transaction, wanted.component_path)
+        return await function.run(SystemCall(transaction, self._services, identity, values[0], end_cursor, home))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convex_backend.application.directory import ROOT
+from convex_backend.application.components import NEW, ROOT
 from convex_backend.application.push_diff import present_indexes
 from convex_backend.application.system_functions.cli import environment_rows, table_names
 from convex_backend.application.system_functions.modules import find_function, listed
@@ -16,6 +16,7 @@ from convex_backend.application.system_functions.registry import (
     SystemCall,
     SystemFunction,
     closed,
+    component_of_id,
     empty_page,
     field,
     full_scan,
@@ -48,9 +49,10 @@ async def list_components(call: SystemCall) -> Value:
             "path": row["path"],
             "args": {},
             "state": row["state"],
-            "httpPrefix": None,
+            "httpPrefix": row.get("httpPrefix"),
         }
         for _, row in rows
+        if row["state"] != NEW
     ]
 
 
@@ -129,7 +131,12 @@ async def backend_state(call: SystemCall) -> Value:
 @system_query("frontend/modules:listForAllComponents", "ViewData")
 async def list_modules_everywhere(call: SystemCall) -> Value:
     """``[[component id, modules]…]``; the app's id is null."""
-    return [[None, listed(await call.services.store.modules(call.transaction, ROOT))]]
+    found: list[Value] = []
+    for _, row in await call.transaction.system.scan(COMPONENTS.name, "by_component"):
+        if row["state"] != NEW:
+            identifier = None if row["component"] == ROOT else row["_id"]
+            found.append([identifier, listed(await call.services.store.modules(call.transaction, row["component"]))])
+    return found
 
 
 @system_query("frontend/modules:list", "ViewData", in_component=True)
@@ -165,6 +172,9 @@ async def node_version(call: SystemCall) -> Value:
 async def indexes(call: SystemCall) -> Value:
     """A table's indexes and how far those are that are being built."""
     name = call.args.get("tableName")
+    namespace = call.args["tableNamespace"]
+    if namespace is not None:
+        call.transaction.component = await component_of_id(call.transaction, namespace)
     table = await call.table(name) if name is not None else None
     if table is None:
         return None

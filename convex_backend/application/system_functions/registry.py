@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import orjson
 
-from convex_backend.application.directory import ROOT, Directory
+from convex_backend.application.components import NEW, ROOT
+from convex_backend.application.directory import Directory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import Identity
@@ -82,6 +83,7 @@ class SystemCall:
     """One run of a system function.
 
     :param args: checked. :param end_cursor: end of the page in an earlier run of the same live query.
+    :param home: the component that the call names by its path; the transaction reads its tables.
     """
 
     transaction: Transaction
@@ -89,20 +91,17 @@ class SystemCall:
     identity: Identity
     args: dict[str, Any]
     end_cursor: str | None = None
+    home: int = ROOT
 
     async def component(self) -> int:
-        """The component that the argument ``componentId`` means.
+        """The component that the argument ``componentId`` means, else the one of the call; the transaction reads its tables from here on.
 
         :raises BadRequest: there is none of that id.
         """
         given = self.args.get("componentId")
-        if given is None:
-            return ROOT
-        for _, row in await self.transaction.system.scan(COMPONENTS.name, "by_component"):
-            if row["_id"] == given:
-                found: int = row["component"]
-                return found
-        raise BadRequest("ComponentNotFound", f"There is no component with ID {given}.")
+        component = self.home if given is None else await component_of_id(self.transaction, given)
+        self.transaction.component = component
+        return component
 
     async def table(self, name: str) -> TableInfo | None:
         """A user table by name; whether it exists is recorded as read."""
@@ -150,9 +149,38 @@ class SystemCall:
             journal_end_cursor=self.end_cursor,
             seal=self.services.seal,
             unseal=self.services.unseal,
+            in_components=True,
         )
         value: dict[str, Any] = loads(orjson.dumps(page))
         return value
+
+
+async def component_of_id(transaction: Transaction, given: str) -> int:
+    """The component, mounted or not, whose document id is *given*.
+
+    :raises BadRequest: there is none.
+    """
+    try:
+        number, row_id = decode_id(given)
+    except InvalidValue:
+        number, row_id = 0, b""
+    found = await transaction.system.get(COMPONENTS.name, row_id) if number == COMPONENTS.number else None
+    if found is None:
+        raise BadRequest("ComponentNotFound", f"There is no component with ID {given}.")
+    component: int = found[1]["component"]
+    return component
+
+
+async def component_of_path(transaction: Transaction, path: str) -> int:
+    """The component, mounted or not, whose path is *path*.
+
+    :raises BadRequest: there is none.
+    """
+    found = await transaction.system.lookup(COMPONENTS.name, "by_path", (path,))
+    if found is None or found[1]["state"] == NEW:
+        raise BadRequest("ComponentNotFound", f"There is no component with path '{path}'.")
+    component: int = found[1]["component"]
+    return component
 
 
 Run = Callable[[SystemCall], Awaitable[Value]]

@@ -79,11 +79,13 @@ async def paginate(
     journal_end_cursor: str | None,
     seal: Seal,
     unseal: Unseal,
+    in_components: bool = False,
 ) -> dict[str, Any]:
     """Read one page and record what was examined.
 
     :param query: parsed JSON of the query.
     :param cursor: start, exclusive; ``None`` for the first row. :param end_cursor: end, inclusive; then the sizes do not matter.
+    :param in_components: the caller is a system function, which may do it in components too.
     :param journal_end_cursor: the end of an earlier run of the same query, used without *end_cursor*.
     :returns: ``{page, isDone, continueCursor, splitCursor, pageStatus}``; ``page`` is a list of ``orjson.Fragment``, for ``orjson.dumps``.
     :raises InvalidCursor: a cursor is not one of this query.
@@ -98,7 +100,7 @@ async def paginate(
         raise BadRequest("InvalidArgument", f"Requested too many items: {size}")
     if (rows_limit is not None and rows_limit <= 0) or (bytes_limit is not None and bytes_limit <= 0):
         raise BadRequest("InvalidArgument", "maximumRowsRead and maximumBytesRead must be greater than 0")
-    if transaction.component != ROOT_COMPONENT:
+    if transaction.component != ROOT_COMPONENT and not in_components:
         raise BadRequest(
             "PaginationInComponent",
             "paginate() is only supported in the app. Learn more at "
