@@ -169,7 +169,8 @@ class IBlobStore(Interface):
 
     A blob is written once, gets its key when it is begun, and can be read, whole and with the same bytes for ever, from the moment that
     ``finish`` has fired until ``delete``. A blob that was not finished when the process ended is gone after the next ``start``.
-    Nothing here blocks the caller's thread. Cancelling a Deferred drops the result, not the work. Errors of the operating system are raised as they are.
+    Nothing here blocks the caller's thread. Cancelling a Deferred drops the result, not the work. Errors of the operating system are
+    raised as they are.
     """
 
     shards = Attribute("int: number of groups that keys are listed by")
