@@ -18,6 +18,9 @@ from convex_backend.functions.log_lines import cap, flatten, parse_line
 from convex_backend.interfaces import FunctionError, LogLine, Outcome
 
 NOTHING_OBSERVED: frozenset[str] = frozenset()
+#: What a run that was cut off may have looked at: it had no time to say.
+UNKNOWN = "unknown"
+CUT_OFF_OBSERVED: frozenset[str] = frozenset(("time", "random", UNKNOWN))
 MAX_MESSAGE_BYTES = 65536
 FATAL_KINDS = frozenset({"fatal", "occ", "overloaded"})
 
@@ -46,7 +49,7 @@ class Result:
 
 def system_failure(message: str, logs: Sequence[LogLine] = (), cpu_seconds: float = 0.0) -> Outcome:
     """The outcome of a call that the host ended (time, memory, lost child)."""
-    return Outcome(None, FunctionError(message, None, True), cap(logs), NOTHING_OBSERVED, cpu_seconds)
+    return Outcome(None, FunctionError(message, None, True), cap(logs), CUT_OFF_OBSERVED, cpu_seconds)
 
 
 def read_result(

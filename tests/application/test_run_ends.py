@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from convex_backend.application.directory import Directory
 from convex_backend.application.push_store import StoredModule
 from convex_backend.application.types import ANONYMOUS, CallResult, QuerySpec
-from convex_backend.database.system_tables import MODULES
+from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES
 from convex_backend.deferreds import from_coroutine
 from convex_backend.errors import BadRequest
 from convex_backend.functions.outcome import system_failure
@@ -273,4 +273,60 @@ def test_an_error_of_a_system_mutation_waits_for_what_it_read() -> None:
     assert isinstance(result, CallResult)
     assert result.error is not None
     assert result.error.message == "0 notes"
+    assert world.db.committer.snapshots.open_count == 0
+
+
+async def row_after_row(function: Function) -> None:
+    """Have a page of notes in the child, of which nothing is reported as taken but the first row."""
+    query = {"source": {"type": "FullTableScan", "tableName": "notes", "order": None}, "operators": []}
+    function.host.open_query(0, orjson.dumps({"query": query}))
+    await function.host.syscall("1.0/queryStreamNext", orjson.dumps({"queryId": 0}), None)
+
+
+def insert_notes(world: World, *numbers: int) -> None:
+    """Commit some notes."""
+    transaction = world.db.begin("mutation")
+    for number in numbers:
+        run(transaction.insert("notes", {"n": number}))
+    run(world.db.commit(transaction))
+
+
+def set_variable(world: World, name: str) -> None:
+    """Commit an environment variable of the app."""
+    transaction = world.db.begin("system")
+    run(transaction.system.insert(ENVIRONMENT_VARIABLES.name, {"component": 0, "name": name, "value": "x"}))
+    run(world.db.commit(transaction))
+
+
+def test_a_query_that_is_cut_off_depends_on_all_that_it_may_have_looked_at() -> None:
+    """A run that is ended by a limit cannot say which variables it looked at, whether it looked at the clock, and how many of the rows that
+    it was given it has taken: its failure is computed again after a change to any of them, and after none other."""
+    world = World()
+    deployed(world)
+    world.define("m:spin", "query", count)
+    push_module(world, "m.js", ("spin", "Query"))
+    insert_notes(world, 1, 2, 3)
+    killing(world, before=row_after_row)
+    key = world.queries.key(QuerySpec("m:spin", b"{}", None, None), ANONYMOUS)
+
+    def changed_by(change: Any) -> bool:
+        version = run(world.live.query(key, ANONYMOUS))
+        evaluation = version.evaluation
+        assert evaluation.error is not None
+        assert evaluation.error.message == KILLED
+        assert evaluation.observed_time
+        calls: list[int] = []
+        world.db.subscribe(evaluation.reads, evaluation.ts, calls.append)  # type: ignore[arg-type]
+        change()
+        return bool(calls)
+
+    def write_elsewhere() -> None:
+        transaction = world.db.begin("mutation")
+        run(transaction.insert("others", {}))
+        run(world.db.commit(transaction))
+
+    assert changed_by(lambda: set_variable(world, "SPIN"))
+    assert changed_by(lambda: insert_notes(world, 4))
+    assert changed_by(write_elsewhere)  # makes a table, which normalizeId might have asked for
+    assert not changed_by(write_elsewhere)
     assert world.db.committer.snapshots.open_count == 0
