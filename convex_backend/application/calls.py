@@ -124,7 +124,7 @@ def call_tree(
     return CallTree(
         services.calls,
         transaction,
-        RequestInfo(caller.request_id, caller.ip, caller.user_agent),
+        RequestInfo(caller.request_id, caller.ip, caller.user_agent, caller.scheduled_function_id),
         names,
         tables,
         identity=identity_json(identity),

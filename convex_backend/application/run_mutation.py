@@ -16,7 +16,7 @@ Source: ``runtime.md`` section 10, ``sync.md`` section 5.5.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import orjson
@@ -34,11 +34,24 @@ from convex_backend.functions.log_lines import parse_line
 from convex_backend.interfaces import LedgerEntry, LogLine, Outcome
 from convex_backend.values.json_codec import dumps, loads
 
+if TYPE_CHECKING:
+    from convex_backend.database.transaction import Transaction
+
 #: Runs of one mutation that end in OCC errors of its own making (the fault hook) or in real conflicts, after which it fails.
 MAX_CONFLICTS = 64
 MAX_OWN_CONFLICTS = 5
 
 _LENGTH = struct.Struct("<I")
+
+
+class Bracket(Protocol):
+    """What server code does in the transaction of a mutation, around the function: once for each try."""
+
+    async def before(self, transaction: Transaction) -> None:
+        """Before the function's first operation. Raising a ``Transient`` ends the run, and nothing happens."""
+
+    async def after(self, transaction: Transaction, outcome: Outcome) -> None:
+        """The function has succeeded; the commit follows."""
 
 
 class Mutations:
@@ -58,12 +71,14 @@ class Mutations:
         component_path: str | None = None,
         key: MutationKey | None = None,
         internal: bool = False,
+        bracket: Bracket | None = None,
     ) -> CallResult:
         """Run a mutation and answer once its commit is durable.
 
         :param args: JSON text of an object or of an array of one.
         :param key: with one, an equal key is applied once and answered with the first answer.
         :param internal: the call comes from server code: internal functions are open.
+        :param bracket: what server code does in the same transaction; not together with *key*. What it raises is raised here.
         :raises BadRequest: the path cannot be parsed.
         :raises OccConflict, Overloaded, StorageFailed: it has not happened; a function's own failure is a result.
         Cancelling drops the answer; a commit under way still happens.
@@ -72,7 +87,7 @@ class Mutations:
         if internal:
             wanted = calls.Target(wanted.path, wanted.component_path, True)
         if key is None:
-            return await shield(self._run(wanted, args, identity, caller, None))
+            return await shield(self._run(wanted, args, identity, caller, None, bracket))
         name = (key.session, key.request)
         return await self._under_way.run(name, lambda: self._run_once(wanted, args, identity, caller, key))
 
@@ -88,7 +103,13 @@ class Mutations:
         return await self._run(wanted, args, identity, caller, key)
 
     async def _run(
-        self, wanted: calls.Target, args: bytes, identity: Identity, caller: Caller, key: MutationKey | None
+        self,
+        wanted: calls.Target,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        key: MutationKey | None,
+        bracket: Bracket | None = None,
     ) -> CallResult:
         database = self._services.database
         lanes = database.committer.lanes
@@ -105,7 +126,7 @@ class Mutations:
                 tries += 1
                 ticket.keep_for_rerun()
                 try:
-                    return await self._attempt(wanted, args, identity, caller, key, ticket, tries)
+                    return await self._attempt(wanted, args, identity, caller, key, ticket, tries, bracket)
                 except Rerun:
                     continue
                 except OccConflict:
@@ -128,6 +149,7 @@ class Mutations:
         key: MutationKey | None,
         ticket: LaneTicket,
         tries: int,
+        bracket: Bracket | None,
     ) -> CallResult:
         services = self._services
         database = services.database
@@ -143,6 +165,8 @@ class Mutations:
 
         def make_host() -> CallContext:
             transaction = database.begin("mutation", component=component, ticket=ticket, writer=wanted.path.stripped)
+            if bracket is not None:
+                transaction.prologue = bracket.before
             current[:] = [transaction]
             tree = calls.call_tree(
                 services, transaction, identity, caller, transaction.names, transaction.table_numbers, transaction.close
@@ -170,6 +194,8 @@ class Mutations:
                 if outcome.error is not None:
                     ts = await self._settle(transaction, ticket)
                 else:
+                    if bracket is not None:
+                        await bracket.after(transaction, outcome)
                     ledger = None if key is None else _ledger_entry(key, outcome, services.now_ns() // 1_000_000)
                     ts = await database.commit(transaction, ledger)
             finally:

@@ -68,6 +68,7 @@ class Caller:
     :param client: lower-case client name, ``npm``, ``npm-cli``, ``python``, …, or ``unknown``.
     :param version: the client's semver as given, or ``None``.
     :param request_id: 16 hex digits.
+    :param scheduled_function_id: the scheduled function that the call is, or is part of.
     """
 
     source: str
@@ -76,6 +77,7 @@ class Caller:
     request_id: str
     ip: str | None = None
     user_agent: str | None = None
+    scheduled_function_id: str | None = None
 
 
 @attrs.frozen(slots=True)

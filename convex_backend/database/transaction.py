@@ -9,7 +9,7 @@ Source: ``runtime.md`` sections 2.3, 4.6, 5.5, 8.6 and 9.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from convex_backend.database.catalog import (
@@ -138,6 +138,8 @@ class Transaction:
         #: the paginated query's end, to be returned as the run's journal; ``None`` without one
         self.journal_end_cursor: str | None = None
         self.paginated = False
+        #: what server code does in this transaction before anything else, once it has begun; see :meth:`ensure_begun`
+        self.prologue: Callable[[Transaction], Awaitable[None]] | None = None
         now_ns = max(database.clock.now_ns(), database.committer.durable_ts)
         #: wall clock at the start, integer ms: what the function sees as its frozen time
         self.begin_time_ms: int = now_ns // 1_000_000
@@ -180,7 +182,7 @@ class Transaction:
         return self.snapshot.ts if self._begun or self.kind == "query" else None
 
     async def ensure_begun(self) -> None:
-        """Take the snapshot if that has not happened yet; every operation does it first.
+        """Take the snapshot if that has not happened yet; every operation does it first. The prologue, if there is one, follows at once.
 
         :raises OutOfRetention: the history at the timestamp asked for is gone.
         """
@@ -198,6 +200,9 @@ class Transaction:
             self.catalog = self._database.catalogs.at(ts)
         self._base_catalog = self.catalog
         self._begun = True
+        if self.prologue is not None:
+            prologue, self.prologue = self.prologue, None
+            await prologue(self)
 
     def progress(self) -> Progress:
         """What it knows and has read by now, for a further try at the same timestamp. It must have begun."""

@@ -29,6 +29,7 @@ from convex_backend.functions.limits import (
 )
 from convex_backend.functions.log_lines import cap
 from convex_backend.functions.outcome import CUT_OFF_OBSERVED
+from convex_backend.functions.scheduling import Scheduling
 from convex_backend.functions.streams import CallStreams
 from convex_backend.functions.syscalls import SyscallTable
 from convex_backend.interfaces import CallLink, LogLine, Outcome, SyscallReply
@@ -139,6 +140,13 @@ class NestedRunner(Protocol):
         """
 
 
+class JwtSigner(Protocol):
+    """Signs the JWTs of ``ctx.auth.signJwt``. Implemented in layer 4."""
+
+    async def sign(self, component_path: str, claims: object, expires_in_seconds: object) -> str:
+        """:raises BadRequest: the claims or the life time are not allowed."""
+
+
 @attrs.frozen(slots=True)
 class RequestInfo:
     """What ``getRequestMetadata`` tells; see ``runtime.md`` 2.3."""
@@ -173,6 +181,8 @@ class CallServices:
     seal: Seal
     unseal: Unseal
     nested_runner: NestedRunner | None = None
+    signer: JwtSigner | None = None
+    scheduling: Scheduling | None = None
 
 
 @attrs.define(slots=True, eq=False)
@@ -190,6 +200,7 @@ class CallTree:
     :param on_lost: called before, when that is for want of its child.
     :param is_waited_for: whether other transactions wait for this one.
     :param streams: the byte streams of an action.
+    :param notices: lines of ours that follow the function's own.
     """
 
     services: CallServices
@@ -206,6 +217,7 @@ class CallTree:
     is_waited_for: Callable[[], bool] | None = None
     on_lines: Callable[[Sequence[LogLine]], None] | None = None
     streams: CallStreams | None = None
+    notices: list[LogLine] = attrs.field(factory=list)
 
 
 class CallContext:
@@ -316,7 +328,7 @@ class CallContext:
             outcome, result_bytes = check_returns(self.function, outcome, self.tree.names)
         if self.depth:
             return outcome
-        warnings = self._warnings(outcome, result_bytes)
+        warnings = [*self.tree.notices, *self._warnings(outcome, result_bytes)]
         if warnings:
             outcome = attrs.evolve(outcome, log_lines=(*cap(outcome.log_lines), *warnings))
         return outcome

@@ -1,10 +1,21 @@
-"""``1.0/getUserIdentity`` ``{requestId}`` -> identity object or ``null`` (all kinds): who calls (``runtime.md`` section 9.7)."""
+"""Who calls, and tokens of the deployment's own (``runtime.md`` section 9.7).
+
+========================  =====  ===================================================  =========================
+name                      kinds  arguments                                            answer
+========================  =====  ===================================================  =========================
+``1.0/getUserIdentity``   all    ``{requestId}``                                      identity object or ``null``
+``1.0/signJwt``           M      ``{requestId, version, claims?, expiresInSeconds}``  the token, a string
+========================  =====  ===================================================  =========================
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convex_backend.functions.syscalls import ALL, Syscall, parse, syscall
+import orjson
+
+from convex_backend.errors import BadRequest
+from convex_backend.functions.syscalls import ALL, M, Syscall, parse, syscall
 from convex_backend.interfaces import SyscallReply
 
 if TYPE_CHECKING:
@@ -22,4 +33,15 @@ async def get_user_identity(context: CallContext, args: bytes) -> SyscallReply:
     return SyscallReply(tree.identity)
 
 
-SYSCALLS: tuple[Syscall, ...] = (get_user_identity,)
+@syscall("1.0/signJwt", M)
+async def sign_jwt(context: CallContext, args: bytes) -> SyscallReply:
+    """A JWT of this deployment, issued by the component whose function asks."""
+    tree = parse(args)
+    signer = context.tree.services.signer
+    if signer is None:
+        raise BadRequest("NotAvailable", "This server has no key to sign JWTs with.")
+    token = await signer.sign(context.function.component_path, tree.get("claims"), tree.get("expiresInSeconds"))
+    return SyscallReply(orjson.dumps(token))
+
+
+SYSCALLS: tuple[Syscall, ...] = (get_user_identity, sign_jwt)

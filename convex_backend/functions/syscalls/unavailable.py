@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from convex_backend.functions.context import CallContext
 
 SERVICES: tuple[tuple[str, frozenset[str], str], ...] = (
-    ("1.0/schedule", M, "Scheduled functions are"),
-    ("1.0/cancel_job", M, "Scheduled functions are"),
-    ("1.0/actions/schedule", A_H, "Scheduled functions are"),
-    ("1.0/actions/cancel_job", A_H, "Scheduled functions are"),
     ("1.0/storageGetUrl", ALL, "File storage is"),
     ("1.0/storageGetMetadata", ALL, "File storage is"),
     ("1.0/storageGenerateUploadUrl", M | A_H, "File storage is"),
@@ -26,7 +22,6 @@ SERVICES: tuple[tuple[str, frozenset[str], str], ...] = (
     ("1.0/storageStore", M, "File storage is"),
     ("1.0/storageGet", M, "File storage is"),
     ("1.0/actions/vectorSearch", A_H, "Vector search is"),
-    ("1.0/signJwt", M, "Signing of JWTs is"),
     ("1.0/auditLog", Q_M, "Audit logging is"),
     ("1.0/createServiceToken", A_H, "Service tokens are"),
     ("1.0/getServiceUrl", A_H, "Service URLs are"),
