@@ -12,6 +12,8 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import attrs
+
 from convex_backend.database.catalog import (
     Catalog,
     CatalogNames,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from convex_backend.database.database import Database
 
 #: What a ``system`` transaction may do.
-UNLIMITED: Final = TransactionLimits(*([1 << 62] * 7))
+UNLIMITED: Final = TransactionLimits(*([1 << 62] * len(attrs.fields(TransactionLimits))))
 
 _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."

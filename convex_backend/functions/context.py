@@ -16,6 +16,7 @@ from convex_backend.database.query.cursor import Seal, Unseal
 from convex_backend.database.writes import WrittenSize
 from convex_backend.errors import BadRequest, ConvexError
 from convex_backend.functions.directory import Environment, FunctionDirectory, ResolvedFunction
+from convex_backend.functions.files import FileService
 from convex_backend.functions.invocation import check_returns
 from convex_backend.functions.limits import (
     ACTION_ARGUMENTS_WARNING,
@@ -183,6 +184,7 @@ class CallServices:
     nested_runner: NestedRunner | None = None
     signer: JwtSigner | None = None
     scheduling: Scheduling | None = None
+    files: FileService | None = None
 
 
 @attrs.define(slots=True, eq=False)

@@ -188,7 +188,6 @@ def test_kinds() -> None:
     [
         ("mutation", "1.0/schedule", "Scheduled functions are"),
         ("action", "1.0/actions/schedule", "Scheduled functions are"),
-        ("query", "1.0/storageGetUrl", "File storage is"),
         ("action", "1.0/actions/vectorSearch", "Vector search is"),
     ],
 )

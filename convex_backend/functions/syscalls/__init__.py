@@ -116,7 +116,7 @@ def missing(tree: dict[str, Any], name: str, call: str, expected: str) -> BadReq
 
 def full_table() -> SyscallTable:
     """The table of this version."""
-    from convex_backend.functions.syscalls import auth, db, metadata, nested, scheduler, unavailable
+    from convex_backend.functions.syscalls import auth, db, metadata, nested, scheduler, storage, unavailable
 
-    families = (db, nested, auth, metadata, scheduler, unavailable)
+    families = (db, nested, auth, metadata, scheduler, storage, unavailable)
     return SyscallTable([row for family in families for row in family.SYSCALLS], db.open_query)

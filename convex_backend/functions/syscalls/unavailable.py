@@ -8,19 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convex_backend.errors import BadRequest
-from convex_backend.functions.syscalls import A_H, ALL, Q_M, Handler, M, Syscall
+from convex_backend.functions.syscalls import A_H, Q_M, Handler, Syscall
 from convex_backend.interfaces import SyscallReply
 
 if TYPE_CHECKING:
     from convex_backend.functions.context import CallContext
 
 SERVICES: tuple[tuple[str, frozenset[str], str], ...] = (
-    ("1.0/storageGetUrl", ALL, "File storage is"),
-    ("1.0/storageGetMetadata", ALL, "File storage is"),
-    ("1.0/storageGenerateUploadUrl", M | A_H, "File storage is"),
-    ("1.0/storageDelete", M | A_H, "File storage is"),
-    ("1.0/storageStore", M, "File storage is"),
-    ("1.0/storageGet", M, "File storage is"),
     ("1.0/actions/vectorSearch", A_H, "Vector search is"),
     ("1.0/auditLog", Q_M, "Audit logging is"),
     ("1.0/createServiceToken", A_H, "Service tokens are"),
