@@ -1,12 +1,15 @@
-"""Pushes: ``/api/get_config_hashes`` and ``/api/deploy2/*`` (``push.md``)."""
+"""Pushes: ``/api/get_config_hashes`` and ``/api/deploy2/*`` (``push.md``); deploys without the CLI, the history of pushes and the way back."""
 
 from __future__ import annotations
 
 import orjson
 
 from convex_backend.application.deploy import Deploy
+from convex_backend.errors import BadRequest
 from convex_backend.web.route_table import RouteTable
-from convex_backend.web.routing import ApiCall, Auth, Front, api_route
+from convex_backend.web.routing import ApiCall, Auth, Front, api_route, bad_shape
+
+_MAX_DIGITS = 9
 
 
 class DeployApi:
@@ -50,6 +53,30 @@ class DeployApi:
     async def finish_push(self, call: ApiCall) -> bytes:
         """Switch to the pushed code in one commit (section 11)."""
         return orjson.dumps(await self._deploy.finish_push(call.fields(), call.identity, call.caller))
+
+    @api_route(app, "/api/deploy", auth=Auth.ADMIN)
+    async def deploy(self, call: ApiCall) -> bytes:
+        """Plain modules without the CLI (``docs/deploy_api.md``)."""
+        answer = await self.front.application.simple_deploy.deploy(call.fields(), call.identity, call.caller)
+        return orjson.dumps(answer)
+
+    @api_route(app, "/api/push_history", method="GET", auth=Auth.ADMIN)
+    async def push_history(self, call: ApiCall) -> bytes:
+        """The last finished pushes, newest first: ``?limit=``."""
+        limit = call.text_arg("limit", "50")
+        if not limit.isdecimal() or len(limit) > _MAX_DIGITS:
+            raise BadRequest("BadQueryArgs", "The query parameter `limit` must be a number.")
+        entries = await self.front.application.rollbacks.entries(call.identity, int(limit))
+        return orjson.dumps({"pushes": [entry.to_json() for entry in entries]})
+
+    @api_route(app, "/api/rollback", auth=Auth.ADMIN)
+    async def rollback(self, call: ApiCall) -> bytes:
+        """Go back to push ``{"push": number}``, without one to the push before the current."""
+        number = call.fields().get("push")
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise bad_shape("push: invalid type, expected the number of a push")
+        done = await self.front.application.rollbacks.roll_back(number, call.identity, call.caller)
+        return orjson.dumps({"push": done.target, "current": done.entry.to_json()})
 
     @api_route(app, "/api/deploy2/report_push_completed", auth=Auth.ADMIN)
     async def report_push_completed(self, call: ApiCall) -> bytes:
