@@ -37,6 +37,8 @@ INSTALL_REQUIRES = [
     "sortedcontainers>=2.4",
     # Sealed cursors (AES-SIV), JWT verification; comes with Twisted[tls] as well.
     "cryptography>=42",
+    # Users' tokens and key sets (RS256, ES256, EdDSA) and the deployment's own JWTs: the most used one, upon cryptography.
+    "PyJWT[crypto]>=2.10",
     # Bodies of pushes, which the CLI compresses; 1.2 bounds what is unpacked at a time.
     "brotli>=1.2",
     # The other compression that clients of the push routes may use.

@@ -14,14 +14,14 @@ from convex_backend.application.run_query import QueryRuns, run_query
 from convex_backend.application.services import Services
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import Caller, CallResult, Identity, MutationKey
-from convex_backend.errors import ConvexError, Unauthenticated
+from convex_backend.errors import ConvexError
 
 if TYPE_CHECKING:
+    from convex_backend.application.auth.signing import SigningKeys
+    from convex_backend.application.auth.verify import Authenticator
     from convex_backend.application.deploy import Deploy
     from convex_backend.application.environment import EnvironmentVariables
     from convex_backend.application.function_log import FunctionLog
-
-NO_PROVIDERS = "No auth provider found matching the given token (no providers configured). Check convex/auth.config.ts."
 
 
 class Application:
@@ -35,6 +35,8 @@ class Application:
         queries: QueryRuns,
         deploy: Deploy,
         environment: EnvironmentVariables,
+        authenticator: Authenticator,
+        signing_keys: SigningKeys,
     ) -> None:
         self.services = services
         self.keys = keys
@@ -42,7 +44,9 @@ class Application:
         self.deploy = deploy
         self.environment = environment
         self.mutations = Mutations(services)
+        self.signing_keys = signing_keys
         self._queries = queries
+        self._authenticator = authenticator
 
     @property
     def settings(self) -> Settings:
@@ -139,14 +143,5 @@ class Application:
         await self.services.database.committer.advance_to(ts)
 
     async def authenticate_user(self, token: str) -> Identity:
-        """The identity behind a user's JWT.
-
-        :raises Unauthenticated: no provider is configured that could have made it.
-        """
-        if token.count(".") != 2:
-            raise Unauthenticated(
-                "InvalidAuthHeader",
-                "Could not parse JWT payload. Check that the token is a valid JWT format with three base64-encoded "
-                "parts separated by dots.",
-            )
-        raise Unauthenticated("NoAuthProvider", NO_PROVIDERS)
+        """The identity behind a user's JWT; see :meth:`convex_backend.application.auth.verify.Authenticator.authenticate`."""
+        return await self._authenticator.authenticate(token)

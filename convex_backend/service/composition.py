@@ -11,6 +11,11 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from convex_backend.application.application import Application
+from convex_backend.application.auth.config import DeployedProviders
+from convex_backend.application.auth.fetch import HttpFetcher
+from convex_backend.application.auth.jwks import ProviderKeys
+from convex_backend.application.auth.signing import SigningKeys
+from convex_backend.application.auth.verify import Authenticator
 from convex_backend.application.deploy import Deploy
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
@@ -120,6 +125,12 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     def unseal(text: str) -> bytes:
         return sealer.unseal(_CURSOR, text)
 
+    def now_seconds() -> float:
+        return now_ns() / 1e9
+
+    signing_keys = SigningKeys(
+        database=database, sealer=sealer, cloud_origin=settings.cloud_origin, now_seconds=now_seconds
+    )
     services = Services(
         settings=settings,
         database=database,
@@ -141,6 +152,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
             now_ms=lambda: now_ns() // 1_000_000,
             seal=seal,
             unseal=unseal,
+            signer=signing_keys,
         ),
         syscalls=full_table(),
         function_log=FunctionLog(reactor, now_ns, registry),
@@ -162,6 +174,14 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     live = LiveQueries(
         queries, LiveDatabase(services), reactor, registry, parallel_runs=2 * machinery.configuration.runners
     )
-    application = Application(services, deployment.keys, live, queries, deploy, environment)
+    authenticator = Authenticator(
+        DeployedProviders(database=database, store=store).read,
+        ProviderKeys(HttpFetcher(reactor), reactor.seconds),
+        now_seconds,
+        redacted=settings.redact_logs_to_client,
+    )
+    application = Application(
+        services, deployment.keys, live, queries, deploy, environment, authenticator, signing_keys
+    )
     sync = make_sync_resource(application, reactor, registry)
     return WebFront(application, directory, sync, make_site(application, sync, registry, reactor))

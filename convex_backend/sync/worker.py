@@ -27,7 +27,7 @@ from convex_backend.application.keys import Keys, acting_identity
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult, Identity, Live, MutationKey
 from convex_backend.deferreds import Waiters, run_detached
-from convex_backend.errors import BadRequest, Forbidden, Unauthenticated
+from convex_backend.errors import BadRequest, Unauthenticated
 from convex_backend.sync import closing, messages
 from convex_backend.sync.clients import Client
 from convex_backend.sync.closing import Close
@@ -311,10 +311,10 @@ class SyncWorker:
                 self._accept(identity)
         except Unauthenticated as error:
             self._reject(error)
-        except (BadRequest, Forbidden) as error:
-            self._end_with(error)
         except Exception as error:  # noqa: BLE001 - the provider's trouble is not the token's fault (section 6.2)
             self._log_unexpected(error)
+            if closing.is_expected(error):
+                self._log.warn("a token could not be verified: {error}", error=str(error))
             self._end(closing.INTERNAL)
         else:
             self._resume()

@@ -14,8 +14,8 @@ from twisted.web.http import Request
 
 from convex_backend.application.application import Application
 from convex_backend.application.keys import acting_identity, split_acting_user
-from convex_backend.application.types import Identity
-from convex_backend.errors import BadRequest, Forbidden
+from convex_backend.application.types import ANONYMOUS, Identity
+from convex_backend.errors import BadRequest, ConvexError, Forbidden, ServerFault
 
 _MIN_CHARACTERS: Final = 7
 _MALFORMED: Final = "Malformed Authorization header."
@@ -32,7 +32,11 @@ def identity_of_head(application: Application, request: Request) -> Identity | s
         if request.args and (keys := request.args.get(b"adminKey")):
             return application.keys.check_admin(str(keys[0], "utf-8", "replace"))
         return None
-    value = header[0]
+    return identity_of_header(application, header[0])
+
+
+def identity_of_header(application: Application, value: bytes) -> Identity | str:
+    """Who the value of an ``Authorization`` header names; see :func:`identity_of_head`."""
     if len(value) < _MIN_CHARACTERS:
         raise BadRequest("InvalidHeaderFailure", "Invalid authentication header")
     text = value.decode("latin-1")
@@ -45,6 +49,24 @@ def identity_of_head(application: Application, request: Request) -> Identity | s
     if scheme != "convex":
         raise BadRequest("InvalidAdminKey", "Invalid admin key")
     return _admin(application, credentials.strip())
+
+
+async def identity_for_http_action(application: Application, request: Request) -> tuple[Identity, ConvexError | None]:
+    """The caller of an HTTP action, which runs with any header (section 4): a header that cannot be used is an error only for a function that
+    asks who calls.
+
+    :returns: the identity, and what ``getUserIdentity`` raises instead of giving it.
+    """
+    header = request.requestHeaders.getRawHeaders(b"authorization")
+    if header is None:
+        return ANONYMOUS, None
+    try:
+        known = identity_of_header(application, header[0])
+        return (await application.authenticate_user(known) if isinstance(known, str) else known), None
+    except ServerFault:
+        raise
+    except ConvexError as error:
+        return ANONYMOUS, error
 
 
 def identity_of_body(application: Application, body: Any) -> Identity | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
+
 from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
@@ -36,6 +38,12 @@ class MetaApi:
     async def instance_name(self, call: ApiCall) -> bytes:
         """The deployment's name."""
         return self.front.application.settings.instance_name.encode()
+
+    @api_route(app, "/.well-known/jwks.json", method="GET", auth=Auth.NONE)
+    async def key_set(self, call: ApiCall) -> bytes:
+        """The public keys behind ``ctx.auth.signJwt``."""
+        call.request.responseHeaders.setRawHeaders(b"cache-control", (b"public, max-age=300",))
+        return orjson.dumps(await self.front.application.signing_keys.key_set())
 
     @api_route(app, "/echo", json_body=False, auth=Auth.NONE, content_type=b"application/octet-stream")
     async def echo(self, call: ApiCall) -> bytes:
