@@ -185,3 +185,56 @@ def test_actions_of_the_npm_package(child: Child) -> None:
     assert op == "1.0/actions/query"
     assert args["requestId"] == "0123456789abcdef"
     assert args["args"] == {"x": {"$integer": "AQAAAAAAAAA="}}
+
+
+HOOKS = """\
+import { queryGeneric as query } from "convex/server";
+const E = Error as any;
+function names(make: () => any): any {
+  E.prepareStackTrace = (error: any, sites: any[]) => sites.map((s) => [s.getFunctionName(), s.getFileName()]);
+  try { return make().stack; } finally { E.prepareStackTrace = undefined; }
+}
+const sort = (make: () => any) => { let made: any; [2, 1].sort(() => { made ??= make(); return 0; }); return made; };
+const inGetter = (make: () => any) => { let made: any; console.log({ get a() { made = make(); return 1; }, toJSON() { made = make(); } }); JSON.stringify({ toJSON() { made ??= make(); } }); return made; };
+export const seen = query(async () => {
+  const plain = names(() => new Error("x"));
+  await null;
+  return [plain, names(() => new Error("y")), names(() => sort(() => new Error("z"))), names(() => inGetter(() => new Error("g")))];
+});
+export const captured = query(() => { const holder: any = {}; E.prepareStackTrace = (e: any, s: any[]) => s.length; E.captureStackTrace(holder); return holder.stack >= 1 && holder.stack < 12; });
+export const restored = query(() => {
+  const before = new Error("q").stack;
+  const own = E.prepareStackTrace;
+  E.prepareStackTrace = (e: any, s: any[]) => s;
+  const sites = new Error("q").stack as any;
+  const mine = E.prepareStackTrace;
+  E.prepareStackTrace = own;
+  const after = new Error("q").stack;
+  E.prepareStackTrace = mine;
+  return [Array.isArray(sites), typeof before, before!.replace(/:\\d+:\\d+/g, "") === after!.replace(/:\\d+:\\d+/g, ""), E.prepareStackTrace === mine, Array.isArray(new Error("q").stack)];
+});
+export const odd = query(() => {
+  const out = [];
+  for (const value of [undefined, null, 1, "text", {}]) { E.prepareStackTrace = value; out.push(E.prepareStackTrace === value); }
+  E.prepareStackTrace = (e: any, s: any) => s;
+  out.push(E.prepareStackTrace(new Error("q"), "mine"), E.prepareStackTrace(1, [null, { getFileName() { throw 1; } }, { getFileName: () => "own.js" }]).length);
+  return out;
+});
+"""
+
+
+def test_a_hook_of_user_code_sees_the_frames_of_user_code_alone() -> None:
+    """``Error.prepareStackTrace`` gets no frame of the runner or of Node, neither below the function nor between its own."""
+    with Child() as child:
+        for path, (source, source_map) in bundle({"hooks.ts": HOOKS}).items():
+            child.add_module(path, source, source_map)
+        stacks = child.run("query", "hooks.js", "seen").value
+        assert [stack[0][1] for stack in stacks[:2]] == ["convex:/hooks.js"] * 2
+        assert any(name == "names" for name, _ in stacks[0])
+        for stack in stacks:
+            assert stack
+            for _, script in stack:
+                assert script is None or script.startswith("convex:/"), stack
+        assert child.run("query", "hooks.js", "captured").value is True
+        assert child.run("query", "hooks.js", "restored").value == [True, "string", True, True, True]
+        assert child.run("query", "hooks.js", "odd").value == [True] * 5 + ["mine", 3]

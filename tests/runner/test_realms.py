@@ -388,6 +388,7 @@ KEPT_STATE = {
     "kindNames": "constant",
     "readOps": "constant",
     "databaseOps": "constant",
+    "stackHookProperty": "constant",
     "hiddenDescriptor": "holds nothing between uses",
     "lazyDescriptor": "holds nothing between uses",
     "nextSeq": "goes on, so that late answers reach nobody; never shown to functions",

@@ -69,11 +69,55 @@ function framesOf(sites) {
   for (let i = 0; i < kept; i++) text += i === 0 ? texts[i] : `\n${texts[i]}`;
   return text;
 }
-hidden(NativeError, "prepareStackTrace", function prepareStackTrace(error, sites) {
+function ownHook(error, sites) {
   const text = framesOf(sites);
   if ((typeof error === "object" && error !== null) || typeof error === "function") apply(weakMapSet, frameTexts, [error, text]);
   return text;
-});
+}
+defineProperty(ownHook, "name", { __proto__: null, value: "prepareStackTrace" });
+
+// Node calls whatever `Error.prepareStackTrace` is with all frames. A hook of user code shall not see those of the runner and of Node below and
+// between its own: what is assigned is wrapped, and the wrapper is what is read back.
+let stackHook = ownHook;
+let stackHooks = new NativeWeakMap(); // wrapper -> true
+
+const scriptOf = (site) => guarded(() => site.getFileName());
+const isOfRunner = (script) =>
+  typeof script === "string" && (apply(startsWith, script, ["runner:"]) || apply(startsWith, script, ["node:"]) || apply(startsWith, script, ["file:"]));
+function sitesOfUser(sites) {
+  if (!isArray(sites)) return sites;
+  const kept = [];
+  let count = 0;
+  let length = 0; // up to the last frame that has a script: builtins below it were called by the runner
+  for (let i = 0; i < sites.length; i++) {
+    const script = scriptOf(sites[i]);
+    if (isOfRunner(script)) continue;
+    hiddenDescriptor.enumerable = true;
+    hidden(kept, count++, sites[i]);
+    hiddenDescriptor.enumerable = false;
+    if (typeof script === "string") length = count;
+  }
+  kept.length = length;
+  return kept;
+}
+function wrapped(hook) {
+  if (typeof hook !== "function" || hook === ownHook || apply(weakMapGet, stackHooks, [hook]) === true) return hook;
+  const { prepareStackTrace } = {
+    prepareStackTrace(error, sites) {
+      return apply(hook, this, [error, sitesOfUser(sites)]);
+    },
+  };
+  apply(weakMapSet, stackHooks, [prepareStackTrace, true]);
+  return prepareStackTrace;
+}
+const stackHookProperty = {
+  __proto__: null,
+  get: { prepareStackTrace() { return stackHook; } }.prepareStackTrace,
+  set: { prepareStackTrace(hook) { stackHook = wrapped(hook); } }.prepareStackTrace,
+  enumerable: false,
+  configurable: true,
+};
+defineProperty(NativeError, "prepareStackTrace", stackHookProperty);
 
 const isErrorObject = (error) => {
   try {

@@ -38,10 +38,11 @@ function hiddenIntrinsics() {
   const segments = new Intl.Segmenter("en").segment("");
   prototypeOf("%IntlSegmentsPrototype%", segments);
   prototypeOf("%IntlSegmentIteratorPrototype%", segments[Symbol.iterator]());
-  const own = NativeError.prepareStackTrace;
-  NativeError.prepareStackTrace = (_error, sites) => sites;
+  // A plain property for a moment: the accessor would take these frames away.
+  hidden(NativeError, "prepareStackTrace", (_error, sites) => sites);
   const sites = new NativeError().stack;
-  NativeError.prepareStackTrace = own;
+  defineProperty(NativeError, "prepareStackTrace", stackHookProperty);
+  add("Error.prepareStackTrace", ownHook);
   prototypeOf("%CallSitePrototype%", sites[0]);
   const stack = describeProperty(new NativeError(), "stack");
   if (typeof stack.get === "function") stackOf = stack.get;
@@ -160,6 +161,8 @@ function restart() {
   importedTime = importedRandom = false;
   importNames = create(null);
   frameTexts = new NativeWeakMap();
+  stackHook = ownHook;
+  stackHooks = new NativeWeakMap();
   head = tail = sent = null;
   firstOperation = lastOperation = unsentOperation = lastUnsentOperation = null;
   operations = 0;
