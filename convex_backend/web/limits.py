@@ -8,6 +8,8 @@ MIB: Final = 1024 * 1024
 #: Function calls: 16 MiB of arguments and the envelope.
 CALL_BYTES: Final = 16 * MIB + 2000
 PUSH_BYTES: Final = 200_000_000
+#: Deploys without the CLI: hand-written modules.
+DEPLOY_BYTES: Final = 32 * MIB
 ECHO_BYTES: Final = 128 * MIB
 HTTP_ACTION_BYTES: Final = 20 * MIB
 SMALL_BYTES: Final = 2 * MIB
@@ -20,9 +22,13 @@ BODY_CAPS: Final[tuple[tuple[bytes, int], ...]] = (
     (b"/api/function", CALL_BYTES),
     (b"/api/run", CALL_BYTES),
     (b"/api/deploy2/", PUSH_BYTES),
+    (b"/api/deploy", DEPLOY_BYTES),
     (b"/echo", ECHO_BYTES),
     (b"/http/", HTTP_ACTION_BYTES),
 )
+
+#: Routes that take bodies as they arrive, by the start of the path.
+STREAMED: Final[tuple[bytes, ...]] = (b"/http/",)
 
 
 def body_cap(path: bytes) -> int:
