@@ -195,13 +195,22 @@ function names(make: () => any): any {
   try { return make().stack; } finally { E.prepareStackTrace = undefined; }
 }
 const sort = (make: () => any) => { let made: any; [2, 1].sort(() => { made ??= make(); return 0; }); return made; };
-const inGetter = (make: () => any) => { let made: any; console.log({ get a() { made = make(); return 1; }, toJSON() { made = make(); } }); JSON.stringify({ toJSON() { made ??= make(); } }); return made; };
+const inGetter = (make: () => any) => {
+  let made: any;
+  console.log({ get a() { made = make(); return 1; } });
+  JSON.stringify({ toJSON() { made ??= make(); } });
+  return made;
+};
 export const seen = query(async () => {
   const plain = names(() => new Error("x"));
   await null;
   return [plain, names(() => new Error("y")), names(() => sort(() => new Error("z"))), names(() => inGetter(() => new Error("g")))];
 });
-export const captured = query(() => { const holder: any = {}; E.prepareStackTrace = (e: any, s: any[]) => s.length; E.captureStackTrace(holder); return holder.stack >= 1 && holder.stack < 12; });
+export const captured = query(() => {
+  const holder: any = {};
+  E.prepareStackTrace = (e: any, s: any[]) => s.length;
+  E.captureStackTrace(holder);
+  return holder.stack >= 1 && holder.stack < 12; });
 export const restored = query(() => {
   const before = new Error("q").stack;
   const own = E.prepareStackTrace;
@@ -211,13 +220,15 @@ export const restored = query(() => {
   E.prepareStackTrace = own;
   const after = new Error("q").stack;
   E.prepareStackTrace = mine;
-  return [Array.isArray(sites), typeof before, before!.replace(/:\\d+:\\d+/g, "") === after!.replace(/:\\d+:\\d+/g, ""), E.prepareStackTrace === mine, Array.isArray(new Error("q").stack)];
+  const plain = (text: any) => text.replace(/:\\d+:\\d+/g, "");
+  return [Array.isArray(sites), typeof before, plain(before) === plain(after), E.prepareStackTrace === mine, Array.isArray(new Error("q").stack)];
 });
 export const odd = query(() => {
   const out = [];
   for (const value of [undefined, null, 1, "text", {}]) { E.prepareStackTrace = value; out.push(E.prepareStackTrace === value); }
   E.prepareStackTrace = (e: any, s: any) => s;
-  out.push(E.prepareStackTrace(new Error("q"), "mine"), E.prepareStackTrace(1, [null, { getFileName() { throw 1; } }, { getFileName: () => "own.js" }]).length);
+  out.push(E.prepareStackTrace(new Error("q"), "mine"));
+  out.push(E.prepareStackTrace(1, [null, { getFileName() { throw 1; } }, { getFileName: () => "own.js" }]).length);
   return out;
 });
 """
