@@ -32,6 +32,7 @@ class Upload:
     :param store: makes the file of the finished blob, or removes the blob and raises.
     :param received: told how many bytes came.
     :param ended: called once, when nothing more happens.
+    :ivar on_failure: called when it has failed, so that nobody need send the rest; :attr:`failed` says so too.
     :ivar hold: called with ``True`` when too much waits for the disk, with ``False`` when more may come.
     """
 
@@ -45,6 +46,7 @@ class Upload:
         ended: Callable[[], None],
     ) -> None:
         self.hold: Callable[[bool], None] | None = None
+        self.on_failure: Callable[[], None] | None = None
         self._begin = begin
         self._store = store
         self._received = received
@@ -60,6 +62,11 @@ class Upload:
         self._writer: IBlobWriter | None = None
         self._idle: Waiters[None] = Waiters()
         run_detached("an upload", self._pump())
+
+    @property
+    def failed(self) -> bool:
+        """Whether :meth:`finish` will raise, whatever comes."""
+        return self._error is not None
 
     def feed(self, data: bytes) -> None:
         """More bytes. What comes after a failure is dropped."""
@@ -131,6 +138,8 @@ class Upload:
             self._error = error
             self._queue.clear()
             self._queued = 0
+            if self.on_failure is not None:
+                self.on_failure()
         if self._aborted:
             await self._drop()
         self._pumping = False

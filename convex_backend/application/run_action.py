@@ -17,6 +17,7 @@ from convex_backend.errors import ConvexError
 from convex_backend.functions.context import CallContext
 from convex_backend.functions.log_lines import cap
 from convex_backend.functions.outcome import FunctionFailed
+from convex_backend.functions.streams import CallStreams
 from convex_backend.interfaces import FunctionError, LogLine
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import TableNames
@@ -107,6 +108,8 @@ async def run_action(
         wanted = calls.Target(wanted.path, wanted.component_path, True)
     database = services.database
     try:
+        if caller.source not in calls.INSIDE_SOURCES:
+            services.deployment_state.check(None)
         prepared = await calls.prepare(services, None, wanted, args, "action")
         if prepared.function.node:
             raise FunctionFailed(FunctionError(NODE_TEXT))
@@ -143,6 +146,7 @@ async def run_action(
         tree = calls.call_tree(services, None, identity, caller, names, tables)
         tree.services = nested
         tree.on_lines = record_running
+        tree.streams = CallStreams()
         return CallContext(
             tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
         )

@@ -3,7 +3,7 @@
 // The host enters a context in three ways (start, deliver, timer). Each entry calls one function of the bridge and drains the context's
 // microtasks; `after` then looks at what the entry left in the outbox. main.mjs puts at most one entry into a turn of the event loop, so that
 // Node has reported unhandled rejections before `after` runs.
-import { HTTP } from "./frames.mjs";
+import { HTTP, SYSCALL } from "./frames.mjs";
 import { clientClosed } from "./host_ops/http.mjs";
 import { disposeCall, hostOp } from "./host_ops/index.mjs";
 import { Streams } from "./host_ops/streams.mjs";
@@ -16,6 +16,8 @@ const CPU_LIMIT_US = 1_000_000;
 const MAX_MESSAGE_BYTES = 65536;
 const MEMORY_LIMIT_BYTES = 64 * 1024 * 1024; // of the heap, and once more of buffers (runtime.md 8.5)
 const MAX_RESULT_UNITS = 60 * 1024 * 1024; // what a frame can carry; the limit of a value is Python's to check
+
+const FIRST_HOST_SEQ = 0x80000000; // of syscalls that host operations make; those of scripts have smaller numbers
 
 export const TIMEOUT_TEXT = "Function execution timed out (maximum duration: 1s)";
 export const MEMORY_TEXT = "JavaScript execution ran out of memory (maximum memory usage: 64 MB)";
@@ -56,6 +58,8 @@ export class Run {
   #isFresh = true; // the modules are to be evaluated
   #isRestarted = false; // in a checked realm that has served other runs
   #callState;
+  #asked = new Map(); // syscalls of host operations, by seq: how their promises settle
+  #answered = 0; // of these, how many are no longer there
   #timers = new Map();
   #next = null; // what the next entry does
   #inbox = []; // answers of host operations and timers that wait for an entry
@@ -323,7 +327,13 @@ export class Run {
       const streams = new Streams((kind, stream, meta, body) => {
         if (!this.done) this.#core.send(kind, this.call, stream, meta, body);
       });
-      this.#callState = { kind: this.kind, keys: this.#context?.keys, streams };
+      const syscall = (op, args) =>
+        new Promise((resolve, reject) => {
+          const seq = FIRST_HOST_SEQ + this.#asked.size + this.#answered;
+          this.#asked.set(seq, { resolve, reject });
+          if (!this.done) this.#core.send(SYSCALL, this.call, seq, JSON.stringify({ op }), args);
+        });
+      this.#callState = { kind: this.kind, keys: this.#context?.keys, streams, syscall };
     }
     return this.#callState;
   }
@@ -426,6 +436,14 @@ export class Run {
   /** A SYSRESULT frame. */
   answer(seq, meta, body) {
     if (this.done) return;
+    if (seq >= FIRST_HOST_SEQ) {
+      const { resolve, reject } = this.#asked.get(seq);
+      this.#asked.delete(seq);
+      this.#answered++;
+      if (meta.error === undefined) resolve(body);
+      else reject(new Error(meta.error.message));
+      return;
+    }
     this.#sample?.answered(seq, meta, body);
     const bridge = this.#bridge;
     if (meta.tables !== undefined) bridge.setTables(JSON.stringify(meta.tables));
