@@ -25,6 +25,8 @@ from convex_backend.values.paths import ROOT_COMPONENT, FunctionPath
 from convex_backend.values.validators import TableNames
 
 ROOT = 0
+#: Calls of work that was let in before the deployment was paused, or that waits by itself while it is.
+INSIDE_SOURCES = frozenset(("Action", "Scheduler", "Cron"))
 
 
 def new_request_id() -> str:

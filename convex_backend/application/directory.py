@@ -196,6 +196,14 @@ class Directory:
             return _node_action(module, path)
         return function
 
+    def has_module(self, component: int, module: str) -> bool:
+        """Whether the newest deployment has the module at this canonical path."""
+        return (component, module) in self.newest.modules
+
+    def server_version(self, component: int) -> str:
+        """The npm package's version of the last push, ``""`` before the first."""
+        return self.newest.configs.get(component, _NO_CONFIG).server_version
+
     async def environment(self, transaction: Any, component: int) -> Environment:
         """See ``FunctionDirectory``."""
         state = await self._state(transaction)

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import attrs
 import orjson
 
+from convex_backend.application.cron_schedule import parse_schedule
 from convex_backend.application.push_request import (
     AUTH_CONFIG,
     ISOLATE,
@@ -396,9 +397,13 @@ def _cron_spec(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_crons(modules: Mapping[str, StoredModule]) -> None:
-    """:raises BadRequest: a cron job schedules what is not a mutation or action of the app."""
+    """:raises BadRequest: a cron job has a pattern that is malformed or never matches, or schedules what is not a mutation or action of the app."""
     for module in modules.values():
         for job in module.tree().get("cronSpecs") or ():
+            try:
+                parse_schedule(job["spec"]["cronSchedule"])
+            except BadRequest as error:
+                raise _module_error(module.path, error) from None
             path = FunctionPath.parse(job["spec"]["udfPath"])
             target = modules.get(path.module)
             if target is not None and target.environment != ISOLATE:

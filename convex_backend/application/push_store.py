@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import orjson
 
+from convex_backend.application import cron_jobs
 from convex_backend.database.system_tables import (
     AUTH,
     BACKEND_STATE,
@@ -289,6 +290,7 @@ class PushStore:
                 updated.append(name)
         for row_id, _ in current.values():
             await transaction.system.delete(CRON_JOBS.name, row_id)
+        await cron_jobs.sync(transaction, component, jobs)
         return added, updated, sorted(current)
 
     async def write_env_declarations(self, transaction: Transaction, declarations: list[Any]) -> None:

@@ -156,6 +156,8 @@ class Mutations:
         if wanted.path.is_system:
             return await self._attempt_system(wanted, args, identity, caller, key, ticket)
         try:
+            if caller.source not in calls.INSIDE_SOURCES:
+                services.deployment_state.check(None)
             prepared = await calls.prepare(services, None, wanted, args, "mutation")
         except ConvexError as error:
             failure = calls.function_error(error)

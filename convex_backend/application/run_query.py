@@ -87,6 +87,8 @@ class QueryRuns:
         services = self._services
         first = run.transaction
         await first.ensure_begun()
+        if not identity.inside:
+            services.deployment_state.check(first)
         prepared = await calls.prepare(services, first, wanted, args, "query")
         component = first.component = prepared.function.component
         ts = first.snapshot.ts

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from convex_backend.application.deployment_state import DeploymentState
 from convex_backend.application.function_log import FunctionLog
+from convex_backend.application.scheduling import JobScheduling
 from convex_backend.application.settings import Settings
 from convex_backend.database.database import Database
 from convex_backend.functions.context import CallServices
@@ -27,6 +29,7 @@ class Services:
     :param actions: children for actions of the default runtime.
     :param calls: what every call context shares.
     :param now_ns: wall clock.
+    :param jobs: scheduled functions. :param deployment_state: whether functions run.
     """
 
     settings: Settings
@@ -40,3 +43,5 @@ class Services:
     function_log: FunctionLog
     random_bytes: Callable[[int], bytes]
     now_ns: Callable[[], int]
+    jobs: JobScheduling
+    deployment_state: DeploymentState = attrs.field(factory=DeploymentState)

@@ -45,6 +45,7 @@ from convex_backend.service.systemd import Notifier, Watchdog, watchdog_interval
 
 _REQUESTS_SECONDS = 10.0
 _SOCKETS_SECONDS = 3.0
+_JOBS_SECONDS = 5.0
 _FLUSH_SECONDS = 2.0
 _FLUSH_POLL_SECONDS = 0.01
 
@@ -68,6 +69,12 @@ class Front(Protocol):
     @property
     def site(self) -> IProtocolFactory:
         """For the port of HTTP actions."""
+
+    def start_jobs(self) -> None:
+        """Begin to run scheduled functions and cron jobs."""
+
+    async def stop_jobs(self) -> None:
+        """Start no more of them, and wait for those under way; when cancelled, cut off what is left."""
 
     async def close_sockets(self) -> None:
         """Close every WebSocket with 1001 and wait for their ends. Cancelled when the time is over."""
@@ -153,6 +160,7 @@ class BackendService(SequencedService):
             Part("answers", stop=self._flush, stop_seconds=_FLUSH_SECONDS),
             Part("requests", self._build_front, self._finish_requests, stop_seconds=_REQUESTS_SECONDS),
             Part("sockets", stop=self._close_sockets, stop_seconds=_SOCKETS_SECONDS),
+            Part("jobs", self._start_jobs, self._stop_jobs, stop_seconds=_JOBS_SECONDS),
             Part("listeners", self._listen, self._stop_listening),
             Part("readiness", self._announce, self._withdraw),
         )
@@ -275,6 +283,13 @@ class BackendService(SequencedService):
             stopped = port.stopListening()
             if isinstance(stopped, Deferred):
                 await stopped
+
+    async def _start_jobs(self) -> None:
+        assert self._front is not None
+        self._front.start_jobs()
+
+    async def _stop_jobs(self) -> None:
+        await self._ask_front(lambda front: front.stop_jobs())
 
     async def _close_sockets(self) -> None:
         await self._ask_front(lambda front: front.close_sockets())

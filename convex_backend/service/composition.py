@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
@@ -16,6 +17,7 @@ from convex_backend.application.auth.fetch import HttpFetcher
 from convex_backend.application.auth.jwks import ProviderKeys
 from convex_backend.application.auth.signing import SigningKeys
 from convex_backend.application.auth.verify import Authenticator
+from convex_backend.application.cron_loop import CronLoop
 from convex_backend.application.deploy import Deploy
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
@@ -24,8 +26,11 @@ from convex_backend.application.live_queries import LiveQueries
 from convex_backend.application.push_history import PushHistory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.run_query import LiveDatabase, QueryRuns
+from convex_backend.application.scheduler import Scheduler
+from convex_backend.application.scheduling import JobScheduling
 from convex_backend.application.services import Services
 from convex_backend.application.system_functions import SystemFunctions
+from convex_backend.deferreds import from_coroutine
 from convex_backend.functions.context import CallServices, DeploymentInfo
 from convex_backend.functions.syscalls import full_table
 from convex_backend.service.backend import Deployment
@@ -58,12 +63,37 @@ class WebFront:
 
     _log = Logger()
 
-    def __init__(self, application: Application, directory: Directory, sync: SyncResource, cloud: BackendSite) -> None:
+    def __init__(
+        self,
+        application: Application,
+        directory: Directory,
+        sync: SyncResource,
+        cloud: BackendSite,
+        jobs: Sequence[Scheduler | CronLoop],
+    ) -> None:
         self._application = application
+        self._jobs = jobs
         self._directory = directory
         self._sync = sync
         self.cloud = cloud
         self.site = make_site_port(cloud)
+
+    def start_jobs(self) -> None:
+        """See ``backend.Front``."""
+        for loop in self._jobs:
+            loop.start()
+
+    async def stop_jobs(self) -> None:
+        """See ``backend.Front``."""
+        stopping = [from_coroutine(loop.stop()) for loop in self._jobs]
+        try:
+            for stopped in stopping:
+                await stopped
+        except CancelledError:
+            for stopped in stopping:
+                stopped.addErrback(lambda failure: failure.trap(CancelledError) and None)
+                stopped.cancel()
+            raise
 
     async def close_sockets(self) -> None:
         """See ``backend.Front``."""
@@ -131,6 +161,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     signing_keys = SigningKeys(
         database=database, sealer=sealer, cloud_origin=settings.cloud_origin, now_seconds=now_seconds
     )
+    jobs = JobScheduling(database=database, directory=directory, now_ns=now_ns)
     services = Services(
         settings=settings,
         database=database,
@@ -153,12 +184,15 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
             seal=seal,
             unseal=unseal,
             signer=signing_keys,
+            scheduling=jobs,
         ),
         syscalls=full_table(),
         function_log=FunctionLog(reactor, now_ns, registry),
         random_bytes=os.urandom,
         now_ns=now_ns,
+        jobs=jobs,
     )
+    await services.deployment_state.follow(database)
     deploy = Deploy(
         database=database,
         store=store,
@@ -184,4 +218,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         services, deployment.keys, live, queries, deploy, environment, authenticator, signing_keys
     )
     sync = make_sync_resource(application, reactor, registry)
-    return WebFront(application, directory, sync, make_site(application, sync, registry, reactor))
+    loops = [
+        loop(application, reactor=reactor, registry=registry, random=random.random) for loop in (Scheduler, CronLoop)
+    ]
+    return WebFront(application, directory, sync, make_site(application, sync, registry, reactor), loops)

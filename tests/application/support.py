@@ -16,6 +16,7 @@ from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.live_queries import LiveQueries
 from convex_backend.application.run_mutation import Mutations
 from convex_backend.application.run_query import LiveDatabase, QueryRuns
+from convex_backend.application.scheduling import JobScheduling
 from convex_backend.application.sealing import Sealer
 from convex_backend.application.services import Services
 from convex_backend.application.settings import Settings
@@ -140,6 +141,7 @@ class ScriptedDirectory:
     def __init__(self) -> None:
         self.functions: dict[str, ResolvedFunction] = {}
         self.variables = Environment({}, "v1")
+        self.npm_version = "1.48.0"
 
     async def resolve(self, transaction: Any, component: int, path: FunctionPath) -> ResolvedFunction | None:
         return self.functions.get(path.canonical)
@@ -155,6 +157,12 @@ class ScriptedDirectory:
 
     def component_path(self, component: int) -> str:
         return ""
+
+    def has_module(self, component: int, module: str) -> bool:
+        return any(function.path.module == module for function in self.functions.values())
+
+    def server_version(self, component: int) -> str:
+        return self.npm_version
 
     def observed(self, transaction: Any, function: ResolvedFunction, observed: frozenset[str]) -> None:
         return None
@@ -174,6 +182,7 @@ class World:
         self.pool = ScriptedPool()
         self.directory = ScriptedDirectory()
         self.sealer = Sealer(b"s" * 32, "test")
+        self.jobs = JobScheduling(database=self.db, directory=self.directory, now_ns=self.clock.now_ns)
         calls = CallServices(
             self.directory,
             DeploymentInfo("test"),
@@ -181,6 +190,7 @@ class World:
             lambda: self.clock.now_ns() // 1_000_000,
             lambda data: self.sealer.seal("cursor", data),
             lambda text: self.sealer.unseal("cursor", text),
+            scheduling=self.jobs,
         )
         self.log = FunctionLog(self.timers, self.clock.now_ns, self.registry)
         self.services = Services(
@@ -195,6 +205,7 @@ class World:
             function_log=self.log,
             random_bytes=randbytes,
             now_ns=self.clock.now_ns,
+            jobs=self.jobs,
         )
         self.queries = QueryRuns(self.services, self.sealer)
         self.live = LiveQueries(self.queries, LiveDatabase(self.services), self.timers, self.registry)

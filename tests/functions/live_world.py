@@ -17,6 +17,7 @@ from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.run_action import run_action
 from convex_backend.application.run_mutation import Mutations
 from convex_backend.application.run_query import QueryRuns
+from convex_backend.application.scheduling import JobScheduling
 from convex_backend.application.sealing import Sealer
 from convex_backend.application.services import Services
 from convex_backend.application.settings import Settings
@@ -135,6 +136,7 @@ class LiveWorld:
             function_log=FunctionLog(reactor, time.time_ns, self.registry),
             random_bytes=os.urandom,
             now_ns=time.time_ns,
+            jobs=JobScheduling(database=self.database, directory=directory, now_ns=time.time_ns),
         )
         self.mutations = Mutations(self.services)
         self.queries = QueryRuns(self.services, sealer)

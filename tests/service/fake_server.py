@@ -67,6 +67,13 @@ class FakeFront:
         self.site = Site(Answers(self._in_flight))
         say(f"origins {deployment.settings.cloud_origin} {deployment.settings.site_origin}")
 
+    def start_jobs(self) -> None:
+        """There are none."""
+
+    async def stop_jobs(self) -> None:
+        """Tell the test."""
+        say("jobs stopped")
+
     async def close_sockets(self) -> None:
         """Tell the test."""
         say("sockets closed")
