@@ -22,26 +22,27 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from convex_backend.application import push_response
-from convex_backend.application.components import ROOT
+from convex_backend.application.component_push import (
+    RACE_TEXT,
+    SubmittedComponent,
+    apply_components,
+    schema_status,
+    submit_components,
+    withdraw_components,
+)
+from convex_backend.application.components import ACTIVE, ROOT
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import check_values, missing_variables, read_rows
 from convex_backend.application.operations import check_operation
 from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation
 from convex_backend.application.push_diff import diff_json, index_changes
-from convex_backend.application.push_request import PushRequest, read_push
+from convex_backend.application.push_request import PushedDefinition, PushRequest, read_push
 from convex_backend.application.push_store import PushStore, StoredModule, UdfConfig
-from convex_backend.application.schema_push import (
-    activate_schema,
-    evaluate_changes,
-    index_progress,
-    prepare_indexes,
-    submit_schema,
-    switch_indexes,
-)
+from convex_backend.application.schema_push import NO_COMPONENT, evaluate_changes
 from convex_backend.application.types import SYSTEM, Caller, Identity
 from convex_backend.database.backfill import SchemaValidation
-from convex_backend.database.schema_check import ACTIVE, FAILED, PENDING
-from convex_backend.database.system_tables import CATALOG_TABLETS, SCHEMAS
+from convex_backend.database.schema_check import PENDING
+from convex_backend.database.system_tables import CATALOG_TABLETS
 from convex_backend.deferreds import Waiters, run_detached, shield
 from convex_backend.errors import BadRequest, OccConflict, Overloaded, Rerun
 
@@ -59,7 +60,6 @@ MAX_PUSH_BYTES: Final = 64 << 20
 DEFAULT_WAIT_MS: Final = 10_000.0
 MAX_WAIT_MS: Final = 60_000.0
 _ATTEMPTS: Final = 8
-_RACE_TEXT: Final = "This push was overtaken by another one, or the server has restarted since it began. Push again."
 
 
 @attrs.define(slots=True, eq=False)
@@ -67,7 +67,7 @@ class Push:
     """A push that was started.
 
     :param variables: the user's variables that it was evaluated with.
-    :param schema_row: internal id of the submitted schema's row. :param index_diff: what it changes, as first shown.
+    :param components: its components as they were submitted, by path. :param validations: checks of existing rows under way.
     :param record: what the history keeps of it, unless it will not be finished. :param caller: who finishes it, with which message.
     """
 
@@ -75,9 +75,8 @@ class Push:
     request: PushRequest
     evaluated: Evaluated
     variables: Mapping[str, str]
-    schema_row: bytes | None = None
-    index_diff: dict[str, list[dict[str, Any]]] = attrs.field(factory=dict)
-    validation: SchemaValidation | None = None
+    components: dict[str, SubmittedComponent] = attrs.field(factory=dict)
+    validations: list[SchemaValidation] = attrs.field(factory=list)
     record: PushRecord | None = None
     caller: Caller | None = None
     message: str | None = None
@@ -130,8 +129,8 @@ class Deploy:
             self._database.committer.on_durable.remove(self._on_durable)
         self._stopping = True
         for push in self._pushes.values():
-            if push.validation is not None:
-                await push.validation.stop()
+            for validation in push.validations:
+                await validation.stop()
         self._changed.fire(None)
 
     def _on_durable(self, events: list[CommitEvent]) -> None:
@@ -159,28 +158,37 @@ class Deploy:
         """The request, the user's variables, and its evaluation, ready to run."""
         transaction = self._database.begin("query")
         try:
-            deployed = await self._store.modules(transaction, ROOT)
-            present = await self._store.udf_config(transaction, ROOT)
+            deployed: dict[str, dict[str, StoredModule]] = {}
+            present: dict[str, UdfConfig | None] = {}
+            for component in (await self._store.components(transaction)).values():
+                # All instances of a definition have the same code.
+                if component.state == ACTIVE and component.definition not in deployed:
+                    deployed[component.definition] = await self._store.modules(transaction, component.id)
+                    present[component.definition] = await self._store.udf_config(transaction, component.id)
             variables = {name: row["value"] for name, (_, row) in (await read_rows(transaction)).items()}
         finally:
             transaction.close()
-        request = read_push(tree, deployed)
-        config = self._config(request, deployed, present)
-        env = {**self._directory.built_in_variables, **variables}
-        return request, variables, Evaluation(request, deployed, env, config, self._store.module_text)
+        request = read_push(tree, deployed.get("", {}))
+        configs = {
+            path: self._config(definition, deployed.get(path, {}), present.get(path))
+            for path, definition in request.definitions.items()
+        }
+        built_in = self._directory.built_in_variables
+        env = {**built_in, **variables}
+        return request, variables, Evaluation(request, deployed, env, built_in, configs, self._store.module_text)
 
     def _config(
-        self, request: PushRequest, deployed: Mapping[str, StoredModule], present: UdfConfig | None
+        self, pushed: PushedDefinition, deployed: Mapping[str, StoredModule], present: UdfConfig | None
     ) -> UdfConfig:
         """Clock and seed of the import phase; a push that changes nothing keeps the present ones."""
         if (
             present is not None
-            and present.server_version == request.server_version
-            and request.modules.keys() == deployed.keys()
-            and all(module.hash == deployed[path].hash for path, module in request.modules.items())
+            and present.server_version == pushed.server_version
+            and pushed.modules.keys() == deployed.keys()
+            and all(module.hash == deployed[path].hash for path, module in pushed.modules.items())
         ):
             return present
-        return UdfConfig(request.server_version, self._random_bytes(32), self._now_ns())
+        return UdfConfig(pushed.server_version, self._random_bytes(32), self._now_ns())
 
     async def evaluate_schema(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """What a push would have to do to the data (``push.md`` section 13). Writes nothing.
@@ -189,17 +197,34 @@ class Deploy:
         """
         check_operation(identity, "Deploy")
         _, _, evaluation = await self._read(tree)
-        schema = await evaluation.run_schema(self._analyzer)
-        changes = await evaluate_changes(self._database, ROOT, schema)
-        return {"componentSchemaEvaluations": {"": changes}, "newComponentDefinitions": []}
+        evaluated = await evaluation.run_schemas(self._analyzer)
+        tree_now = self._directory.recent(self._database.committer.durable_ts).components
+        found: dict[str, Any] = {}
+        for instance in evaluated.tree.walk():
+            present = tree_now.by_path.get(instance.path)
+            component = NO_COMPONENT if present is None else present.id
+            schema = evaluated.schemas[instance.definition]
+            found[instance.path] = await evaluate_changes(self._database, component, instance.definition, schema)
+        deployed = {one.definition for one in tree_now.active()}
+        return {
+            "componentSchemaEvaluations": found,
+            "newComponentDefinitions": [path for path in evaluated.definitions if path and path not in deployed],
+        }
 
     async def evaluate_push(self, tree: Mapping[str, Any], identity: Identity = SYSTEM) -> dict[str, Any]:
         """Which indexes a push would change (``push.md`` section 13). Writes nothing."""
         check_operation(identity, "Deploy")
         _, _, evaluation = await self._read(tree)
         evaluated = await evaluation.run(self._analyzer)
-        changes = index_changes(self._database.catalogs.newest, ROOT, evaluated.schema)
-        return {"schemaChange": push_response.schema_change(None, None, diff_json(changes))}
+        catalog = self._database.catalogs.newest
+        tree_now = self._directory.recent(self._database.committer.durable_ts).components
+        diffs: dict[str, Any] = {}
+        for instance in evaluated.tree.walk():
+            present = tree_now.by_path.get(instance.path)
+            component = NO_COMPONENT if present is None else present.id
+            schema = evaluated.definitions[instance.definition].schema
+            diffs[instance.path] = diff_json(index_changes(catalog, component, schema))
+        return {"schemaChange": push_response.schema_change(None, {}, {}, diffs)}
 
     # -- start --------------------------------------------------------------------------------------
 
@@ -215,24 +240,21 @@ class Deploy:
         push = Push(self._random_bytes(16).hex(), request, evaluated, variables)
         await shield(self._commit("start_push", lambda transaction: self._submit(transaction, push)))
         self._keep(push)
-        if push.schema_row is not None:
-            info = self._database.catalogs.newest.schemas.get(push.schema_row)
+        for one in push.components.values():
+            info = self._database.catalogs.newest.schemas.get(one.schema_row) if one.schema_row is not None else None
             if info is not None and info.state == PENDING:
-                push.validation = SchemaValidation(self._database, push.schema_row)
-                push.validation.start()
-        response = push_response.start_push(push.id, evaluated, variables, push.schema_row, push.index_diff)
+                validation = SchemaValidation(self._database, info.row_id)
+                push.validations.append(validation)
+                validation.start()
+        response = push_response.start_push(push.id, evaluated, variables, _schema_change(push))
         if self._history is not None and not request.dry_run and not request.for_codegen:
             hashes = {path: module.hash for path, module in request.modules.items()}
             push.record = self._history.prepare(tree, hashes, response["app"], evaluated.texts)
         return response
 
     async def _submit(self, transaction: Transaction, push: Push) -> None:
-        await transaction.ensure_begun()
-        schema = push.evaluated.schema
-        push.index_diff = diff_json(index_changes(transaction.catalog, ROOT, schema))
-        push.schema_row = await submit_schema(transaction, ROOT, schema)
-        if not push.request.dry_run and not push.request.for_codegen:
-            await prepare_indexes(transaction, ROOT, schema)
+        build = not push.request.dry_run and not push.request.for_codegen
+        push.components = await submit_components(transaction, self._store, push.evaluated, build=build)
 
     def _keep(self, push: Push) -> None:
         """Hold *push* for its finish; let go of old ones."""
@@ -241,8 +263,8 @@ class Deploy:
         while len(self._pushes) > 1 and (len(self._pushes) > MAX_PUSHES or total > MAX_PUSH_BYTES):
             _, dropped = self._pushes.popitem(last=False)
             total -= dropped.text_bytes
-            if dropped.validation is not None:
-                run_detached("end of a schema check", dropped.validation.stop())
+            for validation in dropped.validations:
+                run_detached("end of a schema check", validation.stop())
 
     def _find(self, change: Any) -> Push | None:
         """The push that an echoed ``schemaChange`` belongs to."""
@@ -298,31 +320,12 @@ class Deploy:
         push = self._find(change)
         if push is None:
             return {"type": "raceDetected"}
+        built = not (dry_run or push.request.dry_run or push.request.for_codegen)
         transaction = self._database.begin("query")
         try:
-            await transaction.ensure_begun()
-            pending = False
-            if push.schema_row is not None:
-                row = await transaction.system.get(SCHEMAS.name, push.schema_row)
-                if row is None:
-                    return {"type": "raceDetected"}
-                if row[1]["state"] == FAILED:
-                    return {
-                        "type": "failed",
-                        "error": row[1]["error"],
-                        "componentPath": "",
-                        "tableName": row[1]["table"],
-                    }
-                pending = row[1]["state"] == PENDING
-            complete, total = index_progress(transaction.catalog, ROOT, push.evaluated.schema)
-            if dry_run or push.request.dry_run or push.request.for_codegen:
-                complete = total
+            return await schema_status(transaction, push.evaluated, push.components, count_indexes=built)
         finally:
             transaction.close()
-        if not pending and complete == total:
-            return {"type": "complete"}
-        progress = {"schemaValidationComplete": not pending, "indexesComplete": complete, "indexesTotal": total}
-        return {"type": "inProgress", "components": {"": progress}}
 
     # -- finish -------------------------------------------------------------------------------------
 
@@ -340,10 +343,12 @@ class Deploy:
         push = self._find(echo.get("schemaChange")) if isinstance(echo, dict) else None
         if bool(tree.get("dryRun", False)):
             if push is not None and push.request.dry_run:
-                await shield(self._commit("finish_push", lambda transaction: self._withdraw(transaction, push)))
+                await shield(
+                    self._commit("finish_push", lambda transaction: withdraw_components(transaction, push.components))
+                )
             return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
         if push is None or push.request.dry_run or push.request.for_codegen:
-            raise BadRequest("RaceDetected", _RACE_TEXT)
+            raise BadRequest("RaceDetected", RACE_TEXT)
         message = tree.get("message")
         push.caller, push.message = caller, message if isinstance(message, str) else None
         response = await shield(self._commit("finish_push", lambda transaction: self._apply(transaction, push)))
@@ -354,48 +359,16 @@ class Deploy:
         self._log.info("deployed push {id}: {count} modules", id=push.id, count=len(push.evaluated.modules))
         return response
 
-    async def _withdraw(self, transaction: Transaction, push: Push) -> None:
-        """Take back the schema that a dry run submitted, so that writes are not checked against it any longer."""
-        if push.schema_row is None:
-            return
-        row = await transaction.system.get(SCHEMAS.name, push.schema_row)
-        if row is not None and row[1]["state"] != ACTIVE:
-            await transaction.system.delete(SCHEMAS.name, push.schema_row)
-
     async def _apply(self, transaction: Transaction, push: Push) -> dict[str, Any]:
         evaluated = push.evaluated
         await self._check_environment(transaction, push)
-        previous_schema, next_schema = await activate_schema(transaction, ROOT, push.schema_row)
-        await switch_indexes(transaction, ROOT, evaluated.schema)
-        store = self._store
-        previous = await store.write_udf_config(transaction, ROOT, evaluated.udf_config)
-        added, removed = await store.write_modules(
-            transaction, ROOT, evaluated.modules, evaluated.texts, self._now_ns() / 1_000_000
-        )
-        auth_added, auth_removed = await store.write_auth(transaction, ROOT, evaluated.auth)
-        crons = await store.write_crons(transaction, ROOT, push_response.cron_rows(evaluated.modules))
-        await store.write_env_declarations(transaction, evaluated.definition.get("envVars") or [])
-        version = evaluated.udf_config.server_version
+        now_ms = self._now_ns() / 1_000_000
+        diffs = await apply_components(transaction, self._store, evaluated, push.components, now_ms)
+        auth_added, auth_removed = await self._store.write_auth(transaction, ROOT, evaluated.auth)
         response = {
             "authDiff": {"added": auth_added, "removed": auth_removed},
-            "definitionDiffs": {"": {}},
-            "componentDiffs": {
-                "": {
-                    "diffType": {"type": "create" if previous is None else "modify"},
-                    "moduleDiff": {"added": added, "removed": removed},
-                    "udfConfigDiff": None
-                    if previous is None or previous.server_version == version
-                    else {"previous_version": previous.server_version, "next_version": version},
-                    "cronDiff": dict(zip(("added", "updated", "deleted"), crons, strict=True)),
-                    "indexDiff": {
-                        "added_indexes": push.index_diff["added_indexes"],
-                        "removed_indexes": push.index_diff["removed_indexes"],
-                    },
-                    "schemaDiff": None
-                    if previous_schema == next_schema
-                    else {"previous_schema": previous_schema, "next_schema": next_schema},
-                }
-            },
+            "definitionDiffs": {path: {} for path in evaluated.definitions},
+            "componentDiffs": diffs,
         }
         if self._history is not None and push.record is not None:
             await self._history.record(transaction, push.record, push.id, response, push.caller, push.message)
@@ -414,3 +387,13 @@ class Deploy:
                 "Set them with `npx convex env set` or in the dashboard.",
             )
         check_values(declarations, variables)
+
+
+def _schema_change(push: Push) -> dict[str, Any]:
+    components = push.components
+    return push_response.schema_change(
+        push.id,
+        {path: one.allocated for path, one in components.items() if one.allocated is not None},
+        {path: one.schema_row for path, one in components.items()},
+        {path: one.index_diff for path, one in components.items()},
+    )

@@ -424,10 +424,11 @@ class Directory:
         environments = state.environments
         if environment_changed or component_changes:
             user = variables.get(ROOT, {})
-            environments = {
-                component: _environment(components.variables_of(component, user, self._built_in))
-                for component in components.by_id
-            }
+            environments = {}
+            for component in components.by_id:
+                fresh = _environment(components.variables_of(component, user, self._built_in))
+                known = state.environments.get(component)
+                environments[component] = known if known is not None and known.version == fresh.version else fresh
         return CodeState(
             ts, modules, configs, variables, environments, module_rows, config_rows, variable_rows, components
         )

@@ -12,13 +12,26 @@ from typing import Any, Final, Protocol
 import attrs
 import orjson
 
+from convex_backend.application.auth.providers import parse_config
 from convex_backend.application.cron_schedule import parse_schedule
+from convex_backend.application.push_components import (
+    DEFAULT_DEFINITION,
+    PUSH_PREFIX,
+    Instance,
+    Instantiation,
+    check_definition,
+    declarations,
+    dependency_module,
+    evaluation_order,
+    file_exports,
+    parse_declaration,
+)
 from convex_backend.application.push_request import (
     AUTH_CONFIG,
     ISOLATE,
+    PushedDefinition,
     PushedModule,
     PushRequest,
-    components_unavailable,
 )
 from convex_backend.application.push_store import StoredModule, UdfConfig
 from convex_backend.errors import BadRequest, ConvexError
@@ -27,17 +40,8 @@ from convex_backend.functions.module_text import ModuleText
 from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.schema import EVALUATION_PREFIX, SchemaDefinition
-from convex_backend.values.validators import (
-    InvalidValidator,
-    LiteralValidator,
-    UnionValidator,
-    Validator,
-    parse_args,
-    parse_returns,
-    parse_text,
-)
+from convex_backend.values.validators import InvalidValidator, parse_args, parse_returns
 
-PUSH_PREFIX: Final = "Hit an error while pushing:\n"
 _MODULES_PREFIX: Final = "Loading the pushed modules encountered the following\n    error:\n"
 _NO_ANALYSIS: Final[dict[str, Any]] = {
     "functions": [],
@@ -52,22 +56,15 @@ _NO_ANALYSIS: Final[dict[str, Any]] = {
     "realmRefusal": "not judged",
 }
 
-#: What an app without ``convex.config.ts`` defines, in the form of ``analysis[""].definition``.
-DEFAULT_DEFINITION: Final[dict[str, Any]] = {
-    "path": "",
-    "definitionType": {"type": "app"},
-    "childComponents": [],
-    "httpMounts": {},
-    "exports": {"type": "branch", "branch": []},
-    "envVars": [],
-}
-
 
 class OpenAnalysis(Protocol):
     """A child that analyses (``functions.analyze.Analysis``)."""
 
     async def run(self, spec: AnalysisSpec) -> Any:
         """:raises BadRequest: the code's own fault."""
+
+    def add_modules(self, modules: Iterable[ModuleText]) -> None:
+        """Let the child know further modules, for analyses that are asked for afterwards."""
 
     def close(self) -> Awaitable[None]:
         """End the child."""
@@ -81,24 +78,64 @@ class AnalysisPool(Protocol):
 
 
 @attrs.frozen(slots=True, eq=False)
+class EvaluatedDefinition:
+    """The app, or a definition of a component, that was found good.
+
+    :param definition: ``analysis[path].definition`` (``push.md`` section 7.2).
+    :param modules: rows to be, by path.
+    """
+
+    path: str
+    definition: dict[str, Any]
+    schema: SchemaDefinition | None
+    modules: dict[str, StoredModule]
+    udf_config: UdfConfig
+
+
+@attrs.frozen(slots=True, eq=False)
 class Evaluated:
     """A push that was found good.
 
-    :param definition: ``analysis[""].definition`` (``push.md`` section 7.2).
-    :param auth: ``appAuth``. :param modules: rows to be, by path. :param texts: of the modules that were sent.
+    :param definitions: by path; the app's path is empty. :param tree: the instances of them.
+    :param auth: ``appAuth``. :param texts: of the modules that were sent, those of all definitions.
     """
 
-    definition: dict[str, Any]
+    definitions: dict[str, EvaluatedDefinition]
+    tree: Instance
     auth: list[dict[str, Any]]
-    schema: SchemaDefinition | None
-    modules: dict[str, StoredModule]
     texts: tuple[ModuleText, ...]
-    udf_config: UdfConfig
+
+    @property
+    def app(self) -> EvaluatedDefinition:
+        """The app."""
+        return self.definitions[""]
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The app's definition."""
+        return self.app.definition
+
+    @property
+    def modules(self) -> dict[str, StoredModule]:
+        """The app's modules."""
+        return self.app.modules
 
     @property
     def env_declarations(self) -> list[tuple[str, dict[str, Any]]]:
         """Names and declarations of the environment variables that the app declares."""
-        return [(name, declared) for name, declared in self.definition.get("envVars") or ()]
+        return declarations(self.definition)
+
+
+@attrs.frozen(slots=True, eq=False)
+class EvaluatedSchemas:
+    """Definitions and schemas of a push, without its functions.
+
+    :param definitions: by path. :param schemas: likewise; ``None`` where there is no schema file.
+    """
+
+    tree: Instance
+    definitions: dict[str, dict[str, Any]]
+    schemas: dict[str, SchemaDefinition | None]
 
 
 class PushRefused(BadRequest):
@@ -135,7 +172,10 @@ async def evaluate_auth(
         config = await child.run(AnalysisSpec("auth", AUTH_CONFIG, known, env, b"", 0.0))
     except BadRequest as error:
         raise push_error(error, _auth_code(error), module=AUTH_CONFIG) from None
-    return [_provider(one) for one in _providers(config)]
+    try:
+        return [provider.to_json() for provider in parse_config(config)]
+    except BadRequest as error:
+        raise push_error(error, error.code, module=AUTH_CONFIG) from None
 
 
 def _auth_code(error: ConvexError) -> str:
@@ -148,177 +188,170 @@ def _auth_code(error: ConvexError) -> str:
     return "InvalidAuthConfig"
 
 
-def _auth_fault(text: str) -> BadRequest:
-    return BadRequest(
-        "AuthConfigNotMatchingSchemaError",
-        f"{PUSH_PREFIX}auth config file doesn't match the expected shape: {text}. See https://docs.convex.dev/auth for more.",
-    )
-
-
-def _providers(config: Any) -> list[Any]:
-    providers = config.get("providers") if isinstance(config, dict) else None
-    if not isinstance(providers, list):
-        raise _auth_fault("`providers` must be an array")
-    return providers
-
-
-def _provider(tree: Any) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        raise _auth_fault("a provider must be an object")
-    application = tree.get("applicationID")
-    if tree.get("type") in (None, "oidc"):
-        if not isinstance(application, str) or not isinstance(tree.get("domain"), str):
-            raise _auth_fault("an OIDC provider has a `domain` and an `applicationID`, both strings")
-        return {"applicationID": application, "domain": tree["domain"]}
-    if tree["type"] != "customJwt":
-        raise _auth_fault(f"unknown provider type {tree['type']!r}")
-    if not (application is None or isinstance(application, str)):
-        raise _auth_fault("`applicationID` must be a string")
-    if not isinstance(tree.get("issuer"), str) or not isinstance(tree.get("jwks"), str):
-        raise _auth_fault("a custom JWT provider has an `issuer` and a `jwks`, both strings")
-    if tree.get("algorithm") not in ("RS256", "ES256"):
-        raise _auth_fault("`algorithm` must be RS256 or ES256")
-    return {
-        "type": "customJwt",
-        "applicationID": application,
-        "issuer": tree["issuer"],
-        "jwks": tree["jwks"],
-        "algorithm": tree["algorithm"],
-    }
-
-
 class Evaluation:
     """The evaluation of one push.
 
-    :param deployed: modules that are deployed, by path.
-    :param env: variables of the app, built-in ones included.
+    :param deployed: modules that are deployed, by path, by path of their definition.
+    :param env: variables of the app, built-in ones included. :param built_in: those alone, which is all that components see.
+    :param configs: clock and seed of the import phase, by path of the definition.
     :param read_text: text of a deployed module by hash.
     """
 
     def __init__(
         self,
         request: PushRequest,
-        deployed: Mapping[str, StoredModule],
+        deployed: Mapping[str, Mapping[str, StoredModule]],
         env: Mapping[str, str],
-        config: UdfConfig,
+        built_in: Mapping[str, str],
+        configs: Mapping[str, UdfConfig],
         read_text: Callable[[str], Awaitable[ModuleText]],
     ) -> None:
         self._request = request
+        self._definitions = request.definitions
         self._deployed = deployed
         self._env = env
-        self._config = config
+        self._built_in = built_in
+        self._configs = configs
         self._read_text = read_text
 
     async def run(self, pool: AnalysisPool) -> Evaluated:
         """Evaluate everything. :raises BadRequest: the pushed code's fault. :raises ServerFault: ours."""
         request = self._request
-        kept = {path: stored for path in request.modules if (stored := self._known(path)) is not None}
-        everything = request.linked or len(kept) < len(request.modules)
-        child = await pool.open_analysis(await self._texts(everything=everything))
+        order = evaluation_order(self._definitions)
+        reached = [self._definitions[path] for path in order]
+        kept = {one.path: self._kept(one) for one in reached}
+        child = await pool.open_analysis(await self._texts(reached, kept))
+        evaluated: dict[str, EvaluatedDefinition] = {}
         try:
-            definition = await self._definition(child)
+            definitions = await self._evaluate_definitions(child, order)
             auth_module = request.modules.get(AUTH_CONFIG)
             auth = []
             if auth_module is not None:
-                auth = await evaluate_auth(child, auth_module.hash, self._env, self._reachable(auth_module))
-            schema = await self._schema(child)
-            modules = {}
-            for path, module in request.modules.items():
-                modules[path] = kept.get(path) or await self._module(child, module)
+                reachable = self._reachable(self._definitions[""], auth_module)
+                auth = await evaluate_auth(child, auth_module.hash, self._env, reachable)
+            for one in reached:
+                schema = await self._schema(child, one)
+                modules = {}
+                for path, module in one.modules.items():
+                    modules[path] = kept[one.path].get(path) or await self._module(child, one, module)
+                check_crons(modules)
+                definition = definitions[one.path]
+                if one.path != "":
+                    definition = {**definition, "exports": file_exports(modules)}
+                config = self._configs[one.path]
+                evaluated[one.path] = EvaluatedDefinition(one.path, definition, schema, modules, config)
         finally:
             await child.close()
-        check_crons(modules)
-        texts = tuple(module.text for module in request.modules.values() if module.text is not None)
-        return Evaluated(definition, auth, schema, modules, texts, self._config)
+        # The app first, as the CLI prints it.
+        evaluated = {path: evaluated[path] for path in reversed(order)}
+        routes = {path: found for path, one in evaluated.items() if (found := http_routes(one.modules)) is not None}
+        tree = Instantiation(
+            {path: one.definition for path, one in evaluated.items()}, routes, for_codegen=request.for_codegen
+        ).app()
+        texts = {module.text.hash: module.text for one in reached for module in one.modules.values() if module.text}
+        return Evaluated(evaluated, tree, auth, tuple(texts.values()))
 
-    async def run_schema(self, pool: AnalysisPool) -> SchemaDefinition | None:
-        """Evaluate the schema alone. :raises BadRequest: the pushed code's fault."""
-        module = self._request.schema
-        if module is None or module.text is None:
-            return None
-        child = await pool.open_analysis(await self._texts(everything=True) if self._request.linked else [module.text])
+    async def run_schemas(self, pool: AnalysisPool) -> EvaluatedSchemas:
+        """Evaluate definitions and schemas alone. :raises BadRequest: the pushed code's fault."""
+        order = evaluation_order(self._definitions)
+        reached = [self._definitions[path] for path in order]
+        if not any(one.definition or one.schema for one in reached):
+            return EvaluatedSchemas(
+                Instantiation({"": DEFAULT_DEFINITION}, None).app(), {"": DEFAULT_DEFINITION}, {"": None}
+            )
+        child = await pool.open_analysis(await self._texts(reached, None))
         try:
-            return await self._schema(child)
+            definitions = await self._evaluate_definitions(child, order)
+            schemas = {one.path: await self._schema(child, one) for one in reached}
         finally:
             await child.close()
+        tree = Instantiation(definitions, None, for_codegen=self._request.for_codegen).app()
+        return EvaluatedSchemas(tree, definitions, schemas)
 
-    def _known(self, path: str) -> StoredModule | None:
-        """The deployed row of *path* if evaluating the module again could give nothing else."""
-        stored = self._deployed.get(path)
-        module = self._request.modules[path]
-        if stored is None or (stored.hash, stored.environment) != (module.hash, module.environment):
-            return None
-        if not stored.analysis:
-            return stored
-        tree = stored.tree()
-        if tree["env"] or tree["importTime"] or tree["importRandom"]:
-            return None
-        modules = self._request.modules
-        reached = tree["dynamicClosure"]
-        if any(name not in modules or modules[name].hash != digest for name, digest in reached):
-            return None
-        return stored
-
-    async def _texts(self, *, everything: bool) -> list[ModuleText]:
-        """The texts that the child needs.
-
-        :param everything: some module must be analysed, and may import any other.
-        """
-        request = self._request
-        found = [one.text for one in (request.definition, request.schema) if one is not None and one.text is not None]
-        for module in request.modules.values():
-            if not everything and module.path != AUTH_CONFIG:
-                continue
-            found.append(module.text or await self._read_text(module.hash))
+    def _kept(self, definition: PushedDefinition) -> dict[str, StoredModule]:
+        """The deployed rows of modules of which evaluating them again could give nothing else."""
+        deployed = self._deployed.get(definition.path, {})
+        found: dict[str, StoredModule] = {}
+        for path, module in definition.modules.items():
+            stored = deployed.get(path)
+            if stored is not None and _is_unchanged(module, stored, definition.modules):
+                found[path] = stored
         return found
 
-    def _reachable(self, module: PushedModule) -> dict[str, str]:
+    async def _texts(
+        self, reached: list[PushedDefinition], kept: Mapping[str, Mapping[str, StoredModule]] | None
+    ) -> list[ModuleText]:
+        """The texts that the child needs.
+
+        :param kept: modules that need not be evaluated; ``None``: none is. Where some module must be, it may import any other.
+        """
+        linked = self._request.linked
+        found: dict[str, ModuleText] = {}
+        for one in reached:
+            for special in (one.definition, one.schema):
+                if special is not None and special.text is not None:
+                    found[special.text.hash] = special.text
+            everything = linked or (kept is not None and len(kept[one.path]) < len(one.modules))
+            for module in one.modules.values():
+                if everything or (module.path == AUTH_CONFIG and kept is not None):
+                    found[module.hash] = module.text or await self._read_text(module.hash)
+        return list(found.values())
+
+    def _reachable(self, definition: PushedDefinition, module: PushedModule) -> dict[str, str]:
         """Hashes by path of what definition, schema or auth config may import: only itself, if a bundler made it."""
         if not self._request.linked:
             return {module.path: module.hash}
-        hashes = {one.path: one.hash for one in self._request.modules.values() if one.environment == ISOLATE}
+        hashes = {one.path: one.hash for one in definition.modules.values() if one.environment == ISOLATE}
         return {**hashes, module.path: module.hash}
 
-    def _spec(self, what: str, path: str, modules: Mapping[str, str], env: Mapping[str, str]) -> AnalysisSpec:
-        config = self._config
+    def _spec(
+        self, definition: str, what: str, path: str, modules: Mapping[str, str], env: Mapping[str, str]
+    ) -> AnalysisSpec:
+        config = self._configs[definition]
         return AnalysisSpec(what, path, modules, env, config.seed, float(config.time_ns // 1_000_000))
 
-    async def _definition(self, child: OpenAnalysis) -> dict[str, Any]:
-        module = self._request.definition
+    async def _evaluate_definitions(self, child: OpenAnalysis, order: list[str]) -> dict[str, dict[str, Any]]:
+        """All definitions by path, each given the finished ones that it imports."""
+        found: dict[str, dict[str, Any]] = {}
+        imports: dict[str, ModuleText] = {}
+        for path in order:
+            definition = await self._definition(child, self._definitions[path], imports)
+            found[path] = definition
+            if path != "":
+                imports[path] = dependency_module(path, definition)
+                child.add_modules([imports[path]])
+        return found
+
+    async def _definition(
+        self, child: OpenAnalysis, pushed: PushedDefinition, imports: Mapping[str, ModuleText]
+    ) -> dict[str, Any]:
+        module = pushed.definition
         if module is None:
             return DEFAULT_DEFINITION
+        modules = self._reachable(pushed, module)
+        for dependency in pushed.dependencies:
+            modules[imports[dependency].path] = imports[dependency].hash
+        is_app = pushed.path == ""
         spec = attrs.evolve(
-            self._spec("app", module.path, self._reachable(module), self._env),
-            extra=orjson.dumps({"component": "", "dependencies": []}),
+            self._spec(pushed.path, "app", module.path, modules, self._env if is_app else {}),
+            extra=orjson.dumps({"component": pushed.path, "dependencies": list(pushed.dependencies)}),
+            allow_env=is_app,
         )
         try:
             definition = await child.run(spec)
         except BadRequest as error:
             code = "InvalidConvexConfig" if error.code == "InvalidModules" else error.code
             raise push_error(error, code, module=module.path) from None
-        if not isinstance(definition, dict) or not isinstance(definition.get("definitionType"), dict):
-            raise BadRequest("InvalidDefinition", f"{PUSH_PREFIX}convex.config.ts does not export an app definition.")
-        if definition["definitionType"].get("type") != "app":
-            raise BadRequest("InvalidDefinition", f"{PUSH_PREFIX}convex.config.ts must export `defineApp()`.")
-        children = definition.get("childComponents") or []
-        if children:
-            raise components_unavailable([str(child.get("name")) for child in children])
-        if definition.get("httpPrefix"):
-            raise BadRequest(
-                "HttpPrefixNotAvailable",
-                "An HTTP prefix of the app is not available in this version of convex-backend yet.",
-            )
-        definition = {**DEFAULT_DEFINITION, **definition, "path": ""}
-        for name, declared in definition.get("envVars") or ():
-            parse_declaration(name, declared)
-        return definition
+        return check_definition(pushed.path, definition)
 
-    async def _schema(self, child: OpenAnalysis) -> SchemaDefinition | None:
-        module = self._request.schema
+    async def _schema(self, child: OpenAnalysis, pushed: PushedDefinition) -> SchemaDefinition | None:
+        module = pushed.schema
         if module is None:
             return None
         try:
-            exported = await child.run(self._spec("schema", module.path, self._reachable(module), {}))
+            exported = await child.run(
+                self._spec(pushed.path, "schema", module.path, self._reachable(pushed, module), {})
+            )
         except BadRequest as error:
             raise push_error(error, _schema_code(error), EVALUATION_PREFIX, module=module.path) from None
         try:
@@ -326,15 +359,16 @@ class Evaluation:
         except BadRequest as error:
             raise push_error(error, error.code, EVALUATION_PREFIX, module=module.path) from None
 
-    async def _module(self, child: OpenAnalysis, module: PushedModule) -> StoredModule:
+    async def _module(self, child: OpenAnalysis, pushed: PushedDefinition, module: PushedModule) -> StoredModule:
         row = StoredModule(module.path, module.environment, module.sha256, module.hash, "")
         if module.is_deps:
             return row
         tree: dict[str, Any] = dict(_NO_ANALYSIS)
         if module.path != AUTH_CONFIG and module.environment == ISOLATE:
-            hashes = {one.path: one.hash for one in self._request.modules.values() if one.environment == ISOLATE}
+            hashes = {one.path: one.hash for one in pushed.modules.values() if one.environment == ISOLATE}
+            env = self._env if pushed.path == "" else self._built_in
             try:
-                found = await child.run(self._spec("module", module.path, hashes, self._env))
+                found = await child.run(self._spec(pushed.path, "module", module.path, hashes, env))
             except BadRequest as error:
                 raise _module_error(module.path, error) from None
             tree = {name: found.get(name, default) for name, default in _NO_ANALYSIS.items()}
@@ -344,6 +378,27 @@ class Evaluation:
             if tree["cronSpecs"] is not None:
                 tree["cronSpecs"] = [_cron_spec(one) for one in tree["cronSpecs"]]
         return attrs.evolve(row, analysis=orjson.dumps(tree, option=orjson.OPT_SORT_KEYS).decode())
+
+
+def _is_unchanged(module: PushedModule, stored: StoredModule, modules: Mapping[str, PushedModule]) -> bool:
+    """Whether evaluating *module* again could give nothing else than *stored*, among *modules*."""
+    if (stored.hash, stored.environment) != (module.hash, module.environment):
+        return False
+    if not stored.analysis:
+        return True
+    tree = stored.tree()
+    if tree["env"] or tree["importTime"] or tree["importRandom"]:
+        return False
+    return all(name in modules and modules[name].hash == digest for name, digest in tree["dynamicClosure"])
+
+
+def http_routes(modules: Mapping[str, StoredModule]) -> list[dict[str, str]] | None:
+    """The routes of ``http.js`` as ``{path, method}``; ``None`` without one."""
+    http = modules.get("http.js")
+    routes = http.tree().get("httpRoutes") if http is not None else None
+    if routes is None:
+        return None
+    return [{"path": one["route"]["path"], "method": one["route"]["method"]} for one in routes]
 
 
 def _module_error(path: str, error: BadRequest) -> BadRequest:
@@ -422,31 +477,17 @@ def check_crons(modules: Mapping[str, StoredModule]) -> None:
                 )
 
 
-# -- declared environment variables ---------------------------------------------------------------------
-
-
-def _string_like(validator: Validator) -> bool:
-    if isinstance(validator, UnionValidator):
-        return all(map(_string_like, validator.members))
-    if isinstance(validator, LiteralValidator):
-        return isinstance(validator.literal, str)
-    return validator.to_json() == {"type": "string"}
-
-
-def parse_declaration(name: str, declared: Any) -> Validator:
-    """The validator of a declared variable.
-
-    :raises BadRequest: ``InvalidEnvVarDeclaration``: values are strings, and only strings.
-    """
-    try:
-        validator = parse_text(declared["value"])
-    except (InvalidValidator, InvalidValue, KeyError, TypeError) as error:
-        raise BadRequest(
-            "InvalidEnvVarDeclaration", f"{PUSH_PREFIX}The declaration of {name} is malformed: {error}"
-        ) from None
-    if not _string_like(validator):
-        raise BadRequest(
-            "InvalidEnvVarDeclaration",
-            f"{PUSH_PREFIX}The environment variable {name} must be declared as a string, string literals, or a union of them.",
-        )
-    return validator
+__all__ = [
+    "AnalysisPool",
+    "Evaluated",
+    "EvaluatedDefinition",
+    "EvaluatedSchemas",
+    "Evaluation",
+    "OpenAnalysis",
+    "PushRefused",
+    "check_crons",
+    "evaluate_auth",
+    "http_routes",
+    "parse_declaration",
+    "push_error",
+]

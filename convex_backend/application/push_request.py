@@ -45,12 +45,32 @@ class PushedModule:
 
 
 @attrs.frozen(slots=True)
-class PushRequest:
-    """A push of an app without components.
+class PushedDefinition:
+    """What was pushed of the app or of one definition of a component.
 
+    :param path: of the definition, ``""`` for the app; opaque.
     :param modules: all runtime modules by path, those included that did not change.
-    :param definition: ``convex.config.js``, if the app has one. :param schema: ``schema.js``, likewise.
+    :param definition: ``convex.config.js``; only the app may be without one. :param schema: ``schema.js``, if there is one.
+    :param dependencies: paths of the definitions that it imports. :param server_version: of the npm package.
+    """
+
+    path: str
+    modules: Mapping[str, PushedModule]
+    definition: PushedModule | None
+    schema: PushedModule | None
+    dependencies: tuple[str, ...]
+    server_version: str
+
+
+@attrs.frozen(slots=True)
+class PushRequest:
+    """A push.
+
+    :param modules: all runtime modules of the app by path, those included that did not change.
+    :param definition: the app's ``convex.config.js``, if it has one. :param schema: its ``schema.js``, likewise.
     :param server_version: of the npm package.
+    :param dependencies: paths of the component definitions that the app imports.
+    :param components: definitions of components by path.
     :param linked: no bundler was at work: definition, schema and auth config may import the modules (simple deploys).
     """
 
@@ -61,6 +81,14 @@ class PushRequest:
     dry_run: bool
     for_codegen: bool
     linked: bool = False
+    dependencies: tuple[str, ...] = ()
+    components: Mapping[str, PushedDefinition] = attrs.field(factory=dict)
+
+    @property
+    def definitions(self) -> dict[str, PushedDefinition]:
+        """The app's, whose path is empty, and those of components."""
+        app = PushedDefinition("", self.modules, self.definition, self.schema, self.dependencies, self.server_version)
+        return {"": app, **self.components}
 
 
 def _malformed(what: str) -> BadRequest:
@@ -109,51 +137,84 @@ def _unchanged(tree: Any, deployed: Mapping[str, StoredModule]) -> PushedModule:
     return PushedModule(path, stored.environment, stored.sha256, stored.hash, None)
 
 
-def _refuse_components(app: Mapping[str, Any], definitions: list[Any]) -> None:
-    names = [str(one.get("definitionPath")) for one in definitions if isinstance(one, dict)]
-    names = names or [str(path) for path in app.get("dependencies", [])]
-    if names:
-        raise components_unavailable(names)
-
-
-def components_unavailable(names: list[str]) -> BadRequest:
-    """The refusal of an app that uses components."""
-    return BadRequest(
-        "ComponentsNotAvailable",
-        "Components are not available in this version of convex-backend yet, "
-        f"but convex.config.ts uses: {', '.join(sorted(names))}.",
-    )
-
-
-def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> PushRequest:
-    """Read the body of start_push, evaluate_push or evaluate_schema.
-
-    :param deployed: the modules that are deployed now, by path.
-    :raises BadRequest: malformed, over a limit, or not offered. :raises Conflict: an unchanged module is not what the CLI thinks.
-    """
-    app = _get(tree, "appDefinition", dict)
-    _refuse_components(app, _get(tree, "componentDefinitions", list, []))
-    if tree.get("nodeVersion") == "18":
-        raise BadRequest(
-            "NodeVersionNotSupported", "Node.js 18 is not supported: choose a newer version in convex.json."
-        )
+def _modules(listed: list[PushedModule]) -> dict[str, PushedModule]:
+    """Modules by path, in path order. :raises BadRequest: over a limit, or a path is listed twice."""
     modules: dict[str, PushedModule] = {}
-    changed = app.get("changedModules", app.get("functions", []))
-    if not isinstance(changed, list):
-        raise _malformed("`changedModules` must be an array")
-    listed = [_module(one) for one in changed]
-    listed += [_unchanged(one, deployed) for one in _get(app, "unchangedModuleHashes", list, [])]
     for module in sorted(listed, key=lambda one: one.path):
         if module.path in modules:
             raise BadRequest("InvalidModules", f"The module {module.path} is listed twice.")
         modules[module.path] = module
     if sum(not module.is_deps for module in listed) > MAX_MODULES:
         raise BadRequest("InvalidModules", f"Too many function files. Maximum: {MAX_MODULES}.")
-    size = sum(len(one.text.source) + len(one.text.source_map or b"") for one in listed if one.text is not None)
+    return modules
+
+
+def _dependencies(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    paths = _get(tree, "dependencies", list, [])
+    if not all(isinstance(path, str) for path in paths):
+        raise _malformed("`dependencies` must be an array of strings")
+    return tuple(paths)
+
+
+def _definition(tree: Any) -> PushedDefinition:
+    if not isinstance(tree, dict):
+        raise _malformed("a component definition must be an object")
+    path = _get(tree, "definitionPath", str)
+    if not path:
+        raise _malformed("the path of a component definition must not be empty")
+    modules = _modules([_module(one) for one in _get(tree, "functions", list, [])])
+    node = [module.path for module in modules.values() if module.environment == NODE]
+    if node:
+        raise BadRequest(
+            "NodeActionsNotSupported",
+            f'"use node" actions are not supported in components: {path} has {", ".join(node)}.',
+        )
+    schema = tree.get("schema")
+    return PushedDefinition(
+        path,
+        modules,
+        _module(_get(tree, "definition", dict), fixed_path="convex.config.js"),
+        _module(schema, fixed_path="schema.js") if schema is not None else None,
+        _dependencies(tree),
+        _get(tree, "udfServerVersion", str),
+    )
+
+
+def _check_size(definitions: Mapping[str, PushedDefinition]) -> None:
+    size = 0
+    for one in definitions.values():
+        for module in (*one.modules.values(), one.definition, one.schema):
+            if module is not None and module.text is not None:
+                size += len(module.text.source) + len(module.text.source_map or b"")
     if size > MAX_MODULE_BYTES:
         raise BadRequest("ModulesTooLarge", f"Total module size exceeded: {size} > maximum {MAX_MODULE_BYTES} bytes.")
+
+
+def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> PushRequest:
+    """Read the body of start_push, evaluate_push or evaluate_schema.
+
+    :param deployed: the modules of the app that are deployed now, by path.
+    :raises BadRequest: malformed, over a limit, or not offered. :raises Conflict: an unchanged module is not what the CLI thinks.
+    """
+    app = _get(tree, "appDefinition", dict)
+    components: dict[str, PushedDefinition] = {}
+    for given in _get(tree, "componentDefinitions", list, []):
+        one = _definition(given)
+        if one.path in components:
+            raise BadRequest("InvalidDefinition", f"The component definition {one.path} is listed twice.")
+        components[one.path] = one
+    if tree.get("nodeVersion") == "18":
+        raise BadRequest(
+            "NodeVersionNotSupported", "Node.js 18 is not supported: choose a newer version in convex.json."
+        )
+    changed = app.get("changedModules", app.get("functions", []))
+    if not isinstance(changed, list):
+        raise _malformed("`changedModules` must be an array")
+    listed = [_module(one) for one in changed]
+    listed += [_unchanged(one, deployed) for one in _get(app, "unchangedModuleHashes", list, [])]
+    modules = _modules(listed)
     definition, schema = app.get("definition"), app.get("schema")
-    return PushRequest(
+    request = PushRequest(
         modules,
         _module(definition, fixed_path="convex.config.js") if definition is not None else None,
         _module(schema, fixed_path="schema.js") if schema is not None else None,
@@ -161,4 +222,8 @@ def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> 
         bool(tree.get("dryRun", False)),
         bool(tree.get("forCodegen", False)),
         bool(tree.get("linked", False)),
+        _dependencies(app),
+        components,
     )
+    _check_size(request.definitions)
+    return request

@@ -1,4 +1,4 @@
-"""The answers of a push, in the shapes that the CLI checks (``push.md`` sections 3, 7.4 and 8)."""
+"""The answers of a push, in the shapes that the CLI checks (``push.md`` sections 3 and 8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from convex_backend.application.push_analysis import Evaluated
+from convex_backend.application.push_analysis import Evaluated, EvaluatedDefinition
 from convex_backend.application.push_store import StoredModule, UdfConfig
 from convex_backend.database.system_tables import SCHEMAS
 from convex_backend.values.ids import encode_id
@@ -27,48 +27,51 @@ def config_hashes(modules: Mapping[str, StoredModule], config: UdfConfig | None)
     }
 
 
-def schema_change(push_id: str | None, schema_row: bytes | None, index_diff: dict[str, Any]) -> dict[str, Any]:
-    """``schemaChange``, by which the CLI names the push afterwards."""
-    ids = {} if schema_row is None else {"": encode_id(SCHEMAS.number, schema_row)}
-    change: dict[str, Any] = {"allocatedComponentIds": {}, "schemaIds": ids, "indexDiffs": {"": index_diff}}
+def schema_change(
+    push_id: str | None,
+    component_ids: Mapping[str, str],
+    schema_rows: Mapping[str, bytes | None],
+    index_diffs: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """``schemaChange``, by which the CLI names the push afterwards.
+
+    :param component_ids: document ids of components that this push is the first to mount, by path.
+    :param schema_rows: internal ids of the submitted schemas by path of the component. :param index_diffs: likewise.
+    """
+    ids = {path: encode_id(SCHEMAS.number, row) for path, row in schema_rows.items() if row is not None}
+    change: dict[str, Any] = {
+        "allocatedComponentIds": dict(component_ids),
+        "schemaIds": ids,
+        "indexDiffs": dict(index_diffs),
+    }
     return change if push_id is None else {**change, "pushId": push_id}
 
 
 def start_push(
-    push_id: str,
-    evaluated: Evaluated,
-    variables: Mapping[str, str],
-    schema_row: bytes | None,
-    index_diff: dict[str, Any],
+    push_id: str, evaluated: Evaluated, variables: Mapping[str, str], change: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The answer of ``start_push``."""
+    """The answer of ``start_push``.
+
+    :param change: of :func:`schema_change`.
+    """
     return {
         "pushId": push_id,
         "environmentVariables": dict(variables),
         "externalDepsId": None,
-        "componentDefinitionPackages": {"": _package(evaluated.modules)},
+        "componentDefinitionPackages": {path: _package(one.modules) for path, one in evaluated.definitions.items()},
         "appAuth": evaluated.auth,
-        "analysis": {
-            "": {
-                "definition": evaluated.definition,
-                "schema": evaluated.schema.to_json() if evaluated.schema is not None else None,
-                "functions": {
-                    path: _functions(module) for path, module in evaluated.modules.items() if module.analysis
-                },
-                "udfConfig": _udf_config(evaluated.udf_config),
-            }
-        },
-        "app": {
-            "definitionPath": "",
-            "componentPath": "",
-            "httpPrefix": None,
-            "args": {},
-            "env": {},
-            "childComponents": {},
-            "httpRoutes": {"httpModuleRoutes": _http_routes(evaluated.modules), "mounts": []},
-            "exports": {},
-        },
-        "schemaChange": schema_change(push_id, schema_row, index_diff),
+        "analysis": {path: _analysis(one) for path, one in evaluated.definitions.items()},
+        "app": evaluated.tree.to_json(),
+        "schemaChange": dict(change),
+    }
+
+
+def _analysis(evaluated: EvaluatedDefinition) -> dict[str, Any]:
+    return {
+        "definition": evaluated.definition,
+        "schema": evaluated.schema.to_json() if evaluated.schema is not None else None,
+        "functions": {path: _functions(module) for path, module in evaluated.modules.items() if module.analysis},
+        "udfConfig": _udf_config(evaluated.udf_config),
     }
 
 
@@ -102,14 +105,6 @@ def _udf_config(config: UdfConfig) -> dict[str, Any]:
             "$integer": base64.b64encode(config.time_ns.to_bytes(8, "little", signed=True)).decode()
         },
     }
-
-
-def _http_routes(modules: Mapping[str, StoredModule]) -> list[dict[str, str]] | None:
-    http = modules.get("http.js")
-    routes = http.tree().get("httpRoutes") if http is not None else None
-    if routes is None:
-        return None
-    return [{"path": one["route"]["path"], "method": one["route"]["method"]} for one in routes]
 
 
 def cron_rows(modules: Mapping[str, StoredModule]) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The rows behind a deployment's code: modules, their texts, udf config, auth providers, crons.
+"""The rows behind a deployment's code: modules, their texts, udf config, auth providers, crons, components, function handles.
 
-The only reader and writer of ``_modules``, ``_source_packages``, ``_udf_config``, ``_auth`` and ``_cron_jobs``.
+The only writer of ``_modules``, ``_source_packages``, ``_udf_config``, ``_auth``, ``_cron_jobs``, ``_components`` and ``_function_handles``.
 
 Module texts are content-addressed and shared by deployments. A text that no module row names any more is kept for :data:`GRACE_MS`: running calls,
 queries at an older timestamp and pushes under way may still need it. Source: ``push.md`` sections 3 and 11, ``runtime.md`` section 6.3.
@@ -15,16 +15,20 @@ import attrs
 import orjson
 
 from convex_backend.application import cron_jobs
+from convex_backend.application.components import Component
 from convex_backend.database.system_tables import (
     AUTH,
     BACKEND_STATE,
     COMPONENTS,
     CRON_JOBS,
+    FUNCTION_HANDLES,
     MODULES,
     SOURCE_PACKAGES,
     UDF_CONFIG,
 )
 from convex_backend.functions.module_text import ModuleText
+from convex_backend.values.ids import encode_id
+from convex_backend.values.paths import FunctionPath
 
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
@@ -101,6 +105,20 @@ class UdfConfig:
         return cls(row["serverVersion"], row["importPhaseRngSeed"], row["importPhaseUnixTimestamp"])
 
 
+@attrs.frozen(slots=True)
+class ModuleChanges:
+    """What a push changed in the modules of one component.
+
+    :param added: paths of modules that are new or have a new text; ``removed`` of those that are gone.
+    :param before: hashes of all its modules before, ``after`` afterwards.
+    """
+
+    added: list[str]
+    removed: list[str]
+    before: frozenset[str]
+    after: frozenset[str]
+
+
 class PushStore:
     """The deployed code as rows.
 
@@ -168,26 +186,21 @@ class PushStore:
 
     # -- writing ------------------------------------------------------------------------------------
 
-    async def write_modules(
-        self,
-        transaction: Transaction,
-        component: int,
-        modules: Mapping[str, StoredModule],
-        texts: Iterable[ModuleText],
-        now_ms: float,
-    ) -> tuple[list[str], list[str]]:
-        """Make *modules* the component's code. Rows that stay the same are not touched.
-
-        :param texts: of all modules whose text may not be stored yet.
-        :param now_ms: wall clock, for the grace of unused texts.
-        :returns: paths added or changed, and paths removed.
-        """
+    async def write_texts(self, transaction: Transaction, texts: Iterable[ModuleText]) -> None:
+        """Store the texts that are not stored yet."""
         system = transaction.system
-        rows = await system.scan(MODULES.name, "by_path", (component,))
-        current = {row["path"]: (row_id, StoredModule.from_row(row)) for row_id, row in rows}
         for text in texts:
             if await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (text.hash,)) is None:
                 await system.insert(SOURCE_PACKAGES.name, _text_row(text))
+
+    async def write_modules(
+        self, transaction: Transaction, component: int, modules: Mapping[str, StoredModule]
+    ) -> ModuleChanges:
+        """Make *modules* the component's code. Rows that stay the same are not touched. See also :meth:`collect_texts`."""
+        system = transaction.system
+        rows = await system.scan(MODULES.name, "by_path", (component,))
+        current = {row["path"]: (row_id, StoredModule.from_row(row)) for row_id, row in rows}
+        before = frozenset(module.hash for _, module in current.values())
         added, removed = [], []
         for path, module in modules.items():
             known = current.pop(path, None)
@@ -201,9 +214,19 @@ class PushStore:
         for path, (row_id, _) in current.items():
             await system.delete(MODULES.name, row_id)
             removed.append(path)
-        old = {StoredModule.from_row(row).hash for _, row in rows}
-        await self._collect_texts(transaction, old, {module.hash for module in modules.values()}, now_ms)
-        return added, removed
+        return ModuleChanges(added, removed, before, frozenset(module.hash for module in modules.values()))
+
+    async def write_handles(
+        self, transaction: Transaction, component: int, modules: Mapping[str, StoredModule]
+    ) -> None:
+        """Give each function that has no handle yet its own. A handle is never taken away: it is the same one when a function comes back."""
+        rows = await transaction.system.scan(FUNCTION_HANDLES.name, "by_function", (component,))
+        known = {row["path"] for _, row in rows}
+        for path, module in modules.items():
+            for function in module.tree().get("functions", ()):
+                canonical = FunctionPath.of(path, function["name"]).canonical
+                if canonical not in known:
+                    await transaction.system.insert(FUNCTION_HANDLES.name, {"component": component, "path": canonical})
 
     async def keep_texts(self, transaction: Transaction, texts: Iterable[ModuleText], now_ms: float) -> None:
         """Store texts that no module row names; they go when their grace is over and nobody has them :attr:`in use <texts_in_use>`."""
@@ -223,8 +246,15 @@ class PushStore:
         else:
             await system.patch(BACKEND_STATE.name, found[0], {"texts": value})
 
-    async def _collect_texts(self, transaction: Transaction, old: set[str], new: set[str], now_ms: float) -> None:
-        """Note which texts are no longer used, and delete those whose grace is over."""
+    async def collect_texts(self, transaction: Transaction, changes: Iterable[ModuleChanges], now_ms: float) -> None:
+        """Note which texts are no longer used, and delete those whose grace is over.
+
+        :param changes: of all components, since several may share a text.
+        :param now_ms: wall clock.
+        """
+        every = list(changes)
+        old = {digest for change in every for digest in change.before}
+        new = {digest for change in every for digest in change.after}
         system = transaction.system
         found = await system.lookup(BACKEND_STATE.name, "by_key", (_UNUSED_INDEX,))
         noted: dict[str, float] = orjson.loads(found[1]["texts"]) if found is not None else {}
@@ -293,13 +323,22 @@ class PushStore:
         await cron_jobs.sync(transaction, component, jobs)
         return added, updated, sorted(current)
 
-    async def write_env_declarations(self, transaction: Transaction, declarations: list[Any]) -> None:
-        """Keep what the app's definition declares, as ``definition.envVars`` shows it."""
-        found = await transaction.system.lookup(COMPONENTS.name, "by_path", ("",))
-        assert found is not None, "bootstrap makes the root component"
-        text = orjson.dumps(declarations).decode() if declarations else None
-        if found[1].get("envVars") != text:
-            await transaction.system.patch(COMPONENTS.name, found[0], {"envVars": text})
+    async def components(self, transaction: Transaction) -> dict[str, Component]:
+        """All components by path, mounted or not."""
+        rows = await transaction.system.scan(COMPONENTS.name, "by_path")
+        return {row["path"]: Component.from_row(row) for _, row in rows}
+
+    async def write_component(self, transaction: Transaction, component: Component) -> str:
+        """Add or change a component's row; an equal one is not written again. :returns: its document id."""
+        found = await transaction.system.lookup(COMPONENTS.name, "by_component", (component.id,))
+        row = component.to_row()
+        if found is None:
+            row_id = await transaction.system.insert(COMPONENTS.name, row)
+            return encode_id(COMPONENTS.number, row_id)
+        if any(found[1].get(name) != value for name, value in row.items()):
+            await transaction.system.replace(COMPONENTS.name, found[0], row)
+        identifier: str = found[1]["_id"]
+        return identifier
 
 
 def _text_row(text: ModuleText) -> dict[str, Any]:

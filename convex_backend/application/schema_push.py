@@ -20,13 +20,18 @@ if TYPE_CHECKING:
     from convex_backend.database.database import Database
     from convex_backend.database.transaction import Transaction
 
+#: Stands for a component that has no tables because it does not exist yet.
+NO_COMPONENT: Final = -1
 #: Documents looked at for the estimate of a table's size.
 _SAMPLE: Final = 100
 
 
-async def submit_schema(transaction: Transaction, component: int, schema: SchemaDefinition | None) -> bytes | None:
+async def submit_schema(
+    transaction: Transaction, component: int, schema: SchemaDefinition | None, *, empty: bool = False
+) -> bytes | None:
     """Make *schema* the one that waits to become active; an earlier one that waits is replaced.
 
+    :param empty: the component has never had a document: there is nothing to check.
     :returns: internal id of its row, the active one's if that is equal; ``None`` without a schema.
     """
     await transaction.ensure_begun()
@@ -40,7 +45,7 @@ async def submit_schema(transaction: Transaction, component: int, schema: Schema
     active = catalog.active.get(component)
     if active is not None and active.text == text:
         return active.row_id
-    state = PENDING if schema.validated else VALIDATED
+    state = PENDING if schema.validated and not empty else VALIDATED
     row = {"component": component, "state": state, "schema": text, "error": None, "table": None}
     return await transaction.system.insert(SCHEMAS.name, row)
 
@@ -147,8 +152,13 @@ def index_progress(catalog: Catalog, component: int, schema: SchemaDefinition | 
     return complete, total
 
 
-async def evaluate_changes(database: Database, component: int, schema: SchemaDefinition | None) -> dict[str, Any]:
-    """What a push of *schema* would have to do, one entry of ``componentSchemaEvaluations`` (``push.md`` section 13). Reads only."""
+async def evaluate_changes(
+    database: Database, component: int, definition: str, schema: SchemaDefinition | None
+) -> dict[str, Any]:
+    """What a push of *schema* would have to do, one entry of ``componentSchemaEvaluations`` (``push.md`` section 13). Reads only.
+
+    :param component: :data:`NO_COMPONENT` for one that does not exist yet. :param definition: path of its definition.
+    """
     catalog = database.catalogs.newest
     counts: dict[str, int] = {}
     for table in catalog.tables_of(component):
@@ -160,7 +170,7 @@ async def evaluate_changes(database: Database, component: int, schema: SchemaDef
     )
     indexes = [_index_outcome(change, counts) for change in index_changes(catalog, component, schema)]
     return {
-        "definitionPath": "",
+        "definitionPath": definition,
         "schemaValidation": schema is not None and schema.validated,
         "tables": tables,
         "indexes": indexes,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: ``_backend_state`` key of a dropped index whose entries are still stored.
 DROPPED_INDEX_PREFIX = "dropped_index:"
+#: ``_backend_state`` key of a dropped table whose documents are still stored.
+DROPPED_TABLE_PREFIX = "dropped_table:"
 
 
 async def create_table(transaction: Transaction, component: int, name: str) -> TableInfo:
@@ -129,4 +131,14 @@ async def remove_index(transaction: Transaction, index: IndexInfo) -> None:
             "index": index.id,
             "dropped_ms": float(transaction.begin_time_ms),
         },
+    )
+
+
+async def drop_table(transaction: Transaction, table: TableInfo) -> None:
+    """Drop a table with its indexes: from this commit on nobody finds it. Its documents are deleted afterwards, in steps (``table_cleanup``)."""
+    for index in table.indexes:
+        await remove_index(transaction, index)
+    await transaction.system.delete(TABLES.name, table.row_id)
+    await transaction.system.insert(
+        BACKEND_STATE.name, {"key": f"{DROPPED_TABLE_PREFIX}{table.tablet}", "tablet": table.tablet}
     )

@@ -103,6 +103,7 @@ class AnalysisSpec:
     :param modules: hashes of all modules that may be imported, by path.
     :param env: environment variables that it may read.
     :param extra: what the kind needs besides, JSON text.
+    :param allow_env: of an app definition: whether it may look at ``process.env`` at all.
     """
 
     what: str
@@ -112,6 +113,7 @@ class AnalysisSpec:
     import_seed: bytes
     import_ms: float
     extra: bytes = b""
+    allow_env: bool = True
 
 
 def read_module(tree: Any) -> AnalyzedModule:
@@ -199,13 +201,19 @@ class Analysis:
             self._on_end(self)
             raise
         await hello
-        for text in self._modules:
+        self.add_modules(self._modules)
+        self._timer = self._clock.callLater(TICK_SECONDS, self._tick)
+
+    def add_modules(self, modules: Iterable[ModuleText]) -> None:
+        """Send further modules to the started child."""
+        if self._lost:
+            return
+        for text in modules:
             head = {"hash": text.hash, "path": text.path, "kind": "script"}
             self._child.send(frames.MODULE, meta=orjson.dumps(head), body=text.source)
             if text.source_map is not None:
                 head["kind"] = "map"
                 self._child.send(frames.MODULE, meta=orjson.dumps(head), body=text.source_map)
-        self._timer = self._clock.callLater(TICK_SECONDS, self._tick)
 
     async def run(self, spec: AnalysisSpec) -> Any:
         """Analyse; several may be asked at once and run one after the other.
@@ -228,6 +236,7 @@ class Analysis:
                 "env": spec.env,
                 "import_seed": spec.import_seed.hex(),
                 "import_ms": spec.import_ms,
+                "allow_env": spec.allow_env,
             }
         )
         self._child.send(frames.ANALYZE, call, 0, meta, spec.extra)

@@ -38,6 +38,7 @@ class FakeAnalysis:
         self.texts = {text.hash: json.loads(text.source) for text in modules}
         self.log = log
         self.closed = False
+        self.imports: list[str] = []
 
     async def run(self, spec: AnalysisSpec) -> Any:
         self.log.append(f"{spec.what} {spec.path}")
@@ -65,6 +66,10 @@ class FakeAnalysis:
             "reuseContext": False,
             "realmRefusal": "",
         }
+
+    def add_modules(self, modules: Iterable[ModuleText]) -> None:
+        for text in modules:
+            self.imports.append(text.path)
 
     async def close(self) -> None:
         self.closed = True
@@ -172,7 +177,7 @@ class Deployment:
     ) -> dict[str, Any]:
         app = {
             "definition": more.pop("definition", None),
-            "dependencies": [],
+            "dependencies": more.pop("dependencies", []),
             "schema": more.pop("schema", None),
             "changedModules": list(modules),
             "unchangedModuleHashes": [
@@ -180,7 +185,7 @@ class Deployment:
             ],
             "udfServerVersion": more.pop("version", "1.48.0"),
         }
-        return {"adminKey": "k", "functions": "convex/", "appDefinition": app, "componentDefinitions": [], **more}
+        return {"adminKey": "k", "functions": "convex/", "appDefinition": app, "componentDefinitions": more.pop("components", []), **more}
 
     def start(self, *modules: dict[str, Any], **more: Any) -> dict[str, Any]:
         started: dict[str, Any] = run(self.deploy.start_push(self.request(*modules, **more)))

@@ -173,24 +173,6 @@ def test_schema_faults(app: Deployment) -> None:
     assert (code, text.splitlines()[-1]) == ("InvalidSchema", "Uncaught Error: x")
 
 
-def test_components_are_refused_by_name(app: Deployment) -> None:
-    """A push that uses components says that they are not available, whether it lists them or its config mounts them."""
-    request = app.request()
-    request["componentDefinitions"] = [{"definitionPath": "local"}]
-    code, text = code_of(lambda: run(app.deploy.start_push(request)))
-    assert code == "ComponentsNotAvailable"
-    assert "local" in text
-    definition = {
-        "definitionType": {"type": "app"},
-        "childComponents": [{"name": "inner", "path": "inner"}],
-        "httpMounts": {},
-        "exports": {"type": "branch", "branch": []},
-    }
-    code, text = code_of(lambda: app.start(definition=module("convex.config.js", value=definition)))
-    assert code == "ComponentsNotAvailable"
-    assert "inner" in text
-
-
 def test_index_is_built_before_it_is_used(app: Deployment) -> None:
     """Rows that exist are indexed between start and finish; the index becomes enabled at finish only."""
     ids = app.store.insert("messages", *({"author": f"a{n % 3}"} for n in range(450)))

@@ -68,9 +68,10 @@ class Store:
     def commit(self, transaction: Transaction) -> int:
         return run(self.db.commit(transaction))
 
-    def insert(self, table: str, *values: dict[str, Any]) -> list[str]:
+    def insert(self, table: str, *values: dict[str, Any], component: int = 0) -> list[str]:
         """Insert in one commit; the new ids."""
         transaction = self.mutation()
+        transaction.component = component
         ids = [run(transaction.insert(table, value)) for value in values]
         self.commit(transaction)
         return ids
