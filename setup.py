@@ -162,7 +162,13 @@ setup(
     ],
     package_dir={"convex_backend.resources": "resources"},
     package_data={
-        "convex_backend.resources": ["sql/*.sql", "systemd/*.service", "runner/dist/**/*", "dashboard/**/*"],
+        "convex_backend.resources": [
+            "sql/*.sql",
+            "systemd/*.service",
+            "runner/dist/**/*",
+            "dashboard/**/*",
+            "demo/**/*",
+        ],
     },
     include_package_data=False,
     install_requires=INSTALL_REQUIRES,

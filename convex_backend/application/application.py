@@ -19,9 +19,12 @@ from convex_backend.errors import ConvexError
 if TYPE_CHECKING:
     from convex_backend.application.auth.signing import SigningKeys
     from convex_backend.application.auth.verify import Authenticator
+    from convex_backend.application.demo import Demo
     from convex_backend.application.deploy import Deploy
     from convex_backend.application.environment import EnvironmentVariables
     from convex_backend.application.function_log import FunctionLog
+    from convex_backend.application.rollback import Rollbacks
+    from convex_backend.application.simple_deploy import SimpleDeploy
 
 
 class Application:
@@ -37,9 +40,16 @@ class Application:
         environment: EnvironmentVariables,
         authenticator: Authenticator,
         signing_keys: SigningKeys,
+        *,
+        simple_deploy: SimpleDeploy,
+        rollbacks: Rollbacks,
+        demo: Demo,
     ) -> None:
         self.services = services
         self.keys = keys
+        self.simple_deploy = simple_deploy
+        self.rollbacks = rollbacks
+        self.demo = demo
         self.live = live
         self.deploy = deploy
         self.environment = environment

@@ -85,6 +85,9 @@ class Front(Protocol):
     async def alive(self) -> None:
         """Return when the committer has answered."""
 
+    async def start_demo(self) -> bool:
+        """Deploy the demo if nothing is deployed. :returns: whether it is there; if not, nothing was touched."""
+
     def load_ahead(self) -> Iterator[None]:
         """Load what no answer has needed so far, a step of a few milliseconds for each item."""
 
@@ -220,6 +223,7 @@ class BackendService(SequencedService):
         assert self._deployment is not None and self._instance is not None and self._front is not None
         settings = self._deployment.settings
         local_storage = self._configuration.local_storage
+        demo = await self._start_demo() if self._configuration.demo else None
         facts = banner.Facts(
             cloud=settings.cloud_origin,
             site=settings.site_origin,
@@ -228,6 +232,7 @@ class BackendService(SequencedService):
             local_storage=str(local_storage),
             admin_key=self._deployment.keys.issue() if self._instance.first_start else None,
             admin_key_command=banner.admin_key_command(local_storage, Path.cwd() / DEFAULT_LOCAL_STORAGE),
+            demo=demo,
         )
         # Past the log, which twistd puts in place of standard output: a key does not belong into a log file.
         if self._output is not None:
@@ -244,6 +249,16 @@ class BackendService(SequencedService):
         if interval is not None:
             self._watchdog = Watchdog(self._reactor, self._notifier, interval, self._front.alive)
             self._watchdog.start()
+
+    async def _start_demo(self) -> str:
+        """What the banner says of the demo. A demo that fails is no reason not to serve."""
+        assert self._front is not None and self._deployment is not None
+        try:
+            there = await self._front.start_demo()
+        except Exception:  # noqa: BLE001 - the log gets the trace
+            self._log.failure("the demo could not be deployed")
+            return "could not be deployed, see the log"
+        return f"{self._deployment.settings.cloud_origin}/demo" if there else banner.NO_DEMO
 
     def setServiceParent(self, parent: Any) -> None:
         """See ``IService``. twistd takes the observer from its application, before it starts any service."""

@@ -10,6 +10,8 @@ import attrs
 
 from convex_backend import __version__
 
+NO_DEMO = "not deployed: something is deployed already, and nothing was changed"
+
 
 @attrs.frozen(slots=True)
 class Facts:
@@ -20,6 +22,7 @@ class Facts:
     :param listening: where the sockets are, for instance ``0.0.0.0:3210``.
     :param admin_key: at the first start, else ``None``.
     :param admin_key_command: how to print a key.
+    :param demo: what became of the demo, ``None`` if nobody asked for it.
     """
 
     cloud: str
@@ -29,6 +32,7 @@ class Facts:
     local_storage: str
     admin_key: str | None = attrs.field(repr=False)
     admin_key_command: str
+    demo: str | None = None
 
 
 def render(facts: Facts) -> str:
@@ -43,8 +47,10 @@ def render(facts: Facts) -> str:
         f"    Listening on  {', '.join(facts.listening)}",
         f"    Database      {database}",
         f"    Files, keys   {facts.local_storage}",
-        "",
     ]
+    if facts.demo is not None:
+        lines.append(f"    Demo          {facts.demo}")
+    lines.append("")
     if facts.admin_key is None:
         lines += [f"  To print an admin key:  {facts.admin_key_command}", ""]
         return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from convex_backend.application.auth.jwks import ProviderKeys
 from convex_backend.application.auth.signing import SigningKeys
 from convex_backend.application.auth.verify import Authenticator
 from convex_backend.application.cron_loop import CronLoop
+from convex_backend.application.demo import Demo, DemoState
 from convex_backend.application.deploy import Deploy
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
@@ -28,12 +29,16 @@ from convex_backend.application.push_store import PushStore
 from convex_backend.application.run_query import LiveDatabase, QueryRuns
 from convex_backend.application.scheduler import Scheduler
 from convex_backend.application.scheduling import JobScheduling
+from convex_backend.application.rollback import Rollbacks
 from convex_backend.application.services import Services
+from convex_backend.application.simple_deploy import SimpleDeploy
 from convex_backend.application.system_functions import SystemFunctions
 from convex_backend.deferreds import from_coroutine
 from convex_backend.functions.context import CallServices, DeploymentInfo
 from convex_backend.functions.syscalls import full_table
 from convex_backend.service.backend import Deployment
+from convex_backend.service.demo_files import read_demo
+from convex_backend.service.library import read_library
 from convex_backend.sync.endpoint import SyncResource, make_sync_resource, native_validation
 from convex_backend.web.site import BackendSite, make_site
 from convex_backend.web.site_port import make_site_port
@@ -110,6 +115,10 @@ class WebFront:
         finally:
             self._application.live.stop()
             self._directory.stop()
+
+    async def start_demo(self) -> bool:
+        """See ``backend.Front``."""
+        return await self._application.demo.start() is not DemoState.NOT_EMPTY
 
     async def alive(self) -> None:
         """See ``backend.Front``: everything that is pending now has become durable."""
@@ -203,6 +212,9 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         now_ns=now_ns,
         history=history,
     )
+    simple_deploy = SimpleDeploy(deploy=deploy, analyzer=machinery.analyzer, read_library=read_library)
+    rollbacks = Rollbacks(database=database, history=history, deploy=deploy)
+    demo = Demo(database=database, store=store, history=history, simple_deploy=simple_deploy, read_files=read_demo)
     environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
     queries = QueryRuns(services, sealer)
     live = LiveQueries(
@@ -215,7 +227,17 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         redacted=settings.redact_logs_to_client,
     )
     application = Application(
-        services, deployment.keys, live, queries, deploy, environment, authenticator, signing_keys
+        services,
+        deployment.keys,
+        live,
+        queries,
+        deploy,
+        environment,
+        authenticator,
+        signing_keys,
+        simple_deploy=simple_deploy,
+        rollbacks=rollbacks,
+        demo=demo,
     )
     sync = make_sync_resource(application, reactor, registry)
     loops = [

@@ -106,6 +106,13 @@ OPTIONS: Final = (
         "send neither log lines nor texts of server errors to clients",
         is_flag=True,
     ),
+    Option(
+        "demo",
+        "CONVEX_DEMO",
+        "off",
+        "deploy a small chat app, if nothing is deployed, and serve its page at /demo",
+        is_flag=True,
+    ),
     Option("log-level", "CONVEX_LOG_LEVEL", "info", "least level of lines on the console: debug, info, warn or error"),
 )
 
@@ -146,6 +153,7 @@ class Configuration:
     context_reuse: str = "off"
     action_timeout_seconds: float = DEFAULT_ACTION_TIMEOUT_SECONDS
     redact_logs_to_client: bool = False
+    demo: bool = False
     log_level: str = "info"
 
 
@@ -227,6 +235,7 @@ def configure(
         context_reuse=values.read("context-reuse", parse_context_reuse, "off"),
         action_timeout_seconds=values.read("action-timeout", parse_timeout, DEFAULT_ACTION_TIMEOUT_SECONDS),
         redact_logs_to_client=values.read("redact-logs-to-client", parse_flag, False),
+        demo=values.read("demo", parse_flag, False),
         log_level=values.read("log-level", parse_log_level, "info"),
     )
 

@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from convex_backend.web import cors
 from convex_backend.web.admin_api import AdminApi, NotYetApi
+from convex_backend.web.demo import DemoApi
 from convex_backend.web.deploy_api import DeployApi
 from convex_backend.web.logs_api import LogsApi
 from convex_backend.web.meta import MetaApi
@@ -28,7 +29,7 @@ from convex_backend.web.public_api import PublicApi
 from convex_backend.web.route_table import Endpoint, RouteTable
 from convex_backend.web.routing import Front
 
-FAMILIES: Final[tuple[type[Any], ...]] = (PublicApi, MetaApi, DeployApi, LogsApi, AdminApi, NotYetApi)
+FAMILIES: Final[tuple[type[Any], ...]] = (PublicApi, MetaApi, DeployApi, DemoApi, LogsApi, AdminApi, NotYetApi)
 # Werkzeug compiles a function for each.
 _RULES_AT_ONCE: Final = 8
 

@@ -89,6 +89,16 @@ class FakeDeploy:
         return await self.answer if isinstance(self.answer, Deferred) else self.answer
 
 
+class FakeDemo:
+    """A demo's page, when there are ``pages``."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, bytes] = {}
+
+    def page(self, name: str) -> bytes | None:
+        return self.pages.get(name)
+
+
 class FakeEnvironment:
     """Variables in a dict."""
 
@@ -114,6 +124,7 @@ class FakeApplication:
         self.keys = Keys(INSTANCE, b"s" * 32, lambda count: b"r" * count, lambda: 1_700_000_000.0)
         self.function_log = FunctionLog(clock, lambda: TS + int(clock.seconds() * 1e9), CollectorRegistry())
         self.deploy = FakeDeploy()
+        self.demo = FakeDemo()
         self.environment = FakeEnvironment()
         self.calls: list[Call] = []
         self.answer: Any = success()
