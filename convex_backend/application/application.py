@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from convex_backend.application import calls
+from convex_backend.application.http_routing import HttpRouting
 from convex_backend.application.keys import Keys
 from convex_backend.application.live_queries import LiveQueries
 from convex_backend.application.run_action import run_action
+from convex_backend.application.run_http_action import HttpActionRun, HttpRequest, ResponseListener
 from convex_backend.application.run_mutation import Mutations
 from convex_backend.application.run_query import QueryRuns, run_query
 from convex_backend.application.services import Services
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from convex_backend.application.auth.verify import Authenticator
     from convex_backend.application.demo import Demo
     from convex_backend.application.deploy import Deploy
+    from convex_backend.application.directory import Directory
     from convex_backend.application.environment import EnvironmentVariables
     from convex_backend.application.function_log import FunctionLog
     from convex_backend.application.rollback import Rollbacks
@@ -54,6 +57,7 @@ class Application:
         self.deploy = deploy
         self.environment = environment
         self.mutations = Mutations(services)
+        self.http_routing = HttpRouting(cast("Directory", services.directory))
         self.signing_keys = signing_keys
         self._queries = queries
         self._authenticator = authenticator
@@ -120,6 +124,12 @@ class Application:
     ) -> CallResult:
         """See :func:`convex_backend.application.run_action.run_action`."""
         return await run_action(self, path, args, identity, caller, component_path=component_path)
+
+    def http_action(
+        self, request: HttpRequest, identity: Identity, caller: Caller, listener: ResponseListener
+    ) -> HttpActionRun:
+        """One request to the HTTP actions, to be run; see :class:`convex_backend.application.run_http_action.HttpActionRun`."""
+        return HttpActionRun(self, request, identity, caller, listener)
 
     async def run_function(
         self, path: str, args: bytes, identity: Identity, caller: Caller, *, component_path: str | None = None

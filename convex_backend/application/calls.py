@@ -130,6 +130,7 @@ def call_tree(
         names,
         tables,
         identity=identity_json(identity),
+        identity_error=identity.error,
         on_abandon=on_abandon,
     )
 

@@ -46,6 +46,7 @@ class _Entry:
     cached: bool = False
     return_bytes: int | None = None
     environment: str = "isolate"
+    status: int | None = None
 
     def size(self) -> int:
         """Approximate bytes held."""
@@ -72,7 +73,7 @@ class _Entry:
             "cachedResult": self.cached,
             "executionTime": self.seconds,
             "userExecutionTime": None,
-            "success": None,
+            "success": None if self.status is None else {"status": str(self.status)},
             "error": self.error,
             "caller": self.source,
             "parentExecutionId": self.parent_execution_id,
@@ -146,11 +147,13 @@ class FunctionLog:
         cached: bool,
         return_bytes: int | None,
         environment: str = "isolate",
+        status: int | None = None,
     ) -> None:
         """Note that an execution ended.
 
         :param kind: ``query``, ``mutation``, ``action`` or ``httpAction``.
-        :param path: stripped function path, ``messages:list``.
+        :param path: stripped function path, ``messages:list``; of an HTTP action its route, ``GET /path``.
+        :param status: of an HTTP action's response.
         :param seconds: JS time of a query or mutation, wall time of an action.
         """
         self._append(
@@ -170,6 +173,7 @@ class FunctionLog:
                 cached,
                 return_bytes,
                 environment,
+                status,
             )
         )
 

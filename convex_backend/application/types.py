@@ -12,6 +12,7 @@ from typing import Protocol
 
 import attrs
 
+from convex_backend.errors import ConvexError
 from convex_backend.functions.log_lines import pretty
 from convex_backend.interfaces import FunctionError, LogLine
 
@@ -25,6 +26,7 @@ class Identity:
     :param expires_at: unix seconds after which a user token is no longer valid, or ``None``.
     :param read_only: an admin key that may not write.
     :param inside: the call comes from server code on behalf of this caller: internal functions are open.
+    :param error: of an HTTP action whose ``Authorization`` header cannot be used: asking for the identity raises it.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class Identity:
     expires_at: float | None = None
     read_only: bool = False
     inside: bool = False
+    error: ConvexError | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -46,6 +49,8 @@ class Identity:
     @functools.cached_property
     def key(self) -> str:
         """Equal for identities that functions cannot tell apart."""
+        if self.error is not None:
+            return json.dumps([self.kind, self.error.code, self.error.message])
         return self.kind if self.attributes is None else json.dumps([self.kind, self.attributes], sort_keys=True)
 
     @property

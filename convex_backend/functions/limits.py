@@ -128,6 +128,10 @@ ACTION_ARGUMENTS_WARNING = LimitWarning(
 ACTION_RESULT_WARNING = LimitWarning(
     "TooLargeFunctionResult", "Large size of the action return value", MAX_RESULT_BYTES, "bytes"
 )
+MAX_HTTP_RESPONSE_BYTES = 20 * 1024 * 1024
+HTTP_RESPONSE_WARNING = LimitWarning(
+    "HttpResponseTooLarge", "Large response returned from an HTTP action", MAX_HTTP_RESPONSE_BYTES, "bytes"
+)
 
 
 def time_warning(cpu_seconds: float, timestamp: float) -> LogLine | None:

@@ -11,10 +11,12 @@ take it. Source: ``http_api.md`` sections 2.1, 2.4 and 3 to 5.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import orjson
 from prometheus_client import CollectorRegistry
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
@@ -23,11 +25,14 @@ from convex_backend.deferreds import InFlight
 from convex_backend.web import cors
 from convex_backend.web.channel import BackendChannel
 from convex_backend.web.http_actions import HttpActionResource
-from convex_backend.web.limits import PUSH_BYTES, body_cap
+from convex_backend.web.http_metrics import HttpActionMetrics
+from convex_backend.web.limits import PUSH_BYTES, STREAMED, body_cap
 from convex_backend.web.metrics import RequestMetrics
 from convex_backend.web.routes import Routes, make_routes
 from convex_backend.web.routing import Front
+from convex_backend.web.streamed_body import StreamedBody
 
+CLIENT_GONE = "Client disconnected"
 _IDLE_SECONDS = 300
 
 
@@ -38,6 +43,61 @@ class LimitedRequest(Request):
     defaultContentType = None
     _received = 0
     _cap: int | None = None
+    #: What takes the body as it arrives; ``None`` when it is collected in ``content`` first.
+    body: StreamedBody | None = None
+    _begun = False
+
+    def streams_body(self) -> bool:
+        """Whether the route takes bodies as they arrive; asked when the head is there."""
+        target = getattr(self.channel, "_path", None)
+        return target is not None and _single_slash(target).startswith(STREAMED)
+
+    def gotLength(self, length: int | None) -> None:
+        """The head is there. :param length: of the body, ``None`` if only its end will show it."""
+        if length == 0 or not self.streams_body():
+            super().gotLength(length)  # type: ignore[no-untyped-call]
+            return
+        self.content = BytesIO()
+        self._cap = self.cap()
+        if length is not None and length > self._cap:
+            self._received = length
+        channel: Any = self.channel
+        reactor = channel.site.reactor
+        self.body = StreamedBody(channel, reactor)
+        # Not now: a client that waits for "100 Continue" must get that first.
+        reactor.callLater(0, self._begin)
+
+    def _begin(self) -> None:
+        """Handle the request although its body is still to come."""
+        if self._begun:
+            return
+        self._begun = True
+        channel: Any = self.channel
+        if channel is not None:
+            super().requestReceived(channel._command, channel._path, channel._version)  # type: ignore[no-untyped-call]
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """See ``twisted.web.http.Request``: all is there."""
+        if self.body is None:
+            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
+            return
+        if not self._begun:
+            self._begun = True
+            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
+        self.body.ended()
+
+    def finish(self) -> None:
+        """See ``IRequest``; a connection goes on with the next request only when this one's body has come."""
+        if self.body is None or self.body.complete:
+            super().finish()  # type: ignore[no-untyped-call]
+        else:
+            self.body.drain(super().finish)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See ``twisted.web.http.Request``."""
+        if self.body is not None:
+            self.body.lost(CLIENT_GONE)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
     def cap(self) -> int:
         """The most bytes that the body may have, asked when its first bytes arrive."""
@@ -50,7 +110,13 @@ class LimitedRequest(Request):
         if self._cap is None:
             self._cap = self.cap()
         self._received += len(data)
-        if self._received <= self._cap:
+        if self.body is not None:
+            self._begin()
+            if self._received <= self._cap:
+                self.body.received(data)
+            else:
+                self.body.failed(f"The request body is over the limit of {self._cap} bytes.")
+        elif self._received <= self._cap:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
 
     @property
@@ -80,7 +146,7 @@ class LimitedRequest(Request):
         self.responseHeaders.setRawHeaders(b"content-type", (b"application/json",))
         self.responseHeaders.setRawHeaders(b"content-length", (b"%d" % len(body),))
         self.write(body)  # type: ignore[no-untyped-call]
-        self.finish()  # type: ignore[no-untyped-call]
+        self.finish()
 
 
 def _single_slash(path: bytes) -> bytes:
@@ -170,5 +236,5 @@ def make_site(application: Application, sync: IResource, registry: CollectorRegi
     """
     in_flight = InFlight()
     front = Front(application, RequestMetrics(registry, lambda: in_flight.count), in_flight, reactor)
-    http = HttpActionResource(application)
+    http = HttpActionResource(front, HttpActionMetrics(registry))
     return BackendSite(Root(make_routes(front), sync, http), http, front, reactor)

@@ -30,9 +30,16 @@ class SitePort(Resource):
 class SiteRequest(LimitedRequest):
     """A request to the site origin: every path and OPTIONS are the user's, there is no CORS of ours."""
 
+    #: Paths have no ``/http`` in front.
+    on_site = True
+
     def cap(self) -> int:
         """See :meth:`LimitedRequest.cap`: the same whatever the path."""
         return HTTP_ACTION_BYTES
+
+    def streams_body(self) -> bool:
+        """See :meth:`LimitedRequest.streams_body`: whatever the path."""
+        return True
 
     def process(self) -> None:
         """Find the resource, whatever the method."""

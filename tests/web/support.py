@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -18,6 +18,7 @@ from twisted.web.resource import Resource
 
 from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.keys import Keys
+from convex_backend.application.run_http_action import HttpAnswer, HttpRequest
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import Caller, CallResult, Identity
 from convex_backend.errors import Unauthenticated
@@ -89,6 +90,49 @@ class FakeDeploy:
         return await self.answer if isinstance(self.answer, Deferred) else self.answer
 
 
+class FakeHttpAction:
+    """An HTTP action whose part the test plays: what reaches it is noted, and ``listener`` takes its response."""
+
+    def __init__(self, request: HttpRequest, identity: Identity, caller: Caller, listener: Any) -> None:
+        self.request = request
+        self.identity = identity
+        self.caller = caller
+        self.listener = listener
+        self.on_room: Callable[[], None] = lambda: None
+        self.has_room = True
+        self.has_begun = True
+        self.request_bytes = 0
+        self.received: list[bytes] = []
+        self.ended = False
+        self.failure: str | None = None
+        self.taken_bytes = 0
+        self.gone = False
+        self.over: Deferred[HttpAnswer | None] = Deferred()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.received)
+
+    def write(self, data: bytes) -> None:
+        self.request_bytes += len(data)
+        self.received.append(data)
+
+    def end(self) -> None:
+        self.ended = True
+
+    def fail(self, text: str) -> None:
+        self.failure = text
+
+    def taken(self, size: int) -> None:
+        self.taken_bytes += size
+
+    def client_gone(self) -> None:
+        self.gone = True
+
+    async def run(self) -> HttpAnswer | None:
+        return await self.over
+
+
 class FakeDemo:
     """A demo's page, when there are ``pages``."""
 
@@ -128,9 +172,19 @@ class FakeApplication:
         self.environment = FakeEnvironment()
         self.calls: list[Call] = []
         self.answer: Any = success()
+        self.http_actions: list[FakeHttpAction] = []
+        self.http_answer: Any = None
 
     def has_http_routes(self) -> bool:
         return self.deploy.has_http_routes()
+
+    def http_action(self, request: HttpRequest, identity: Identity, caller: Caller, listener: Any) -> FakeHttpAction:
+        """A new one; it ends at once when ``http_answer`` is set."""
+        made = FakeHttpAction(request, identity, caller, listener)
+        if self.http_answer is not None:
+            made.over = fail(self.http_answer) if isinstance(self.http_answer, Exception) else succeed(self.http_answer)
+        self.http_actions.append(made)
+        return made
 
     def latest_ts(self) -> int:
         return TS

@@ -10,7 +10,6 @@ from twisted.logger import capturedLogs
 from convex_backend.web.admin_api import NOT_YET
 from convex_backend.web.meta import BANNER
 from convex_backend.web.routes import make_routes
-from convex_backend.web.site_port import make_site_port
 from tests.web.support import Bench
 
 GETS = {
@@ -171,38 +170,3 @@ def test_malformed_head(head: bytes) -> None:
     status = int(connection.transport.value().split(b" ")[1])
     assert 400 <= status < 500
     assert not [event for event in events if "log_failure" in event or event.get("isError")]
-
-
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-@pytest.mark.parametrize(
-    ("site_port", "target"), [(False, "/http/a//b"), (False, "/http/"), (True, "/"), (True, "//version")]
-)
-def test_http_actions_not_deployed(method: str, site_port: bool, target: str) -> None:
-    """Without ``http.js`` every path of the site is 404 with the official text."""
-    bench = Bench(make_site_port) if site_port else Bench()
-    answer = bench.ask(method, target)
-    assert (answer.status, answer.headers["content-type"]) == (404, "text/plain; charset=utf-8")
-    assert answer.body == b"This Convex deployment does not have HTTP actions enabled."
-
-
-def test_http_action_head() -> None:
-    """HEAD to the site is GET without its body."""
-    answer = Bench().ask("HEAD", "/http/x")
-    assert (answer.status, answer.headers["content-length"], answer.body) == (404, "58", b"")
-
-
-def test_http_actions_not_there_yet() -> None:
-    """With ``http.js`` the answer names what is missing, in the shape of an exception's."""
-    bench = Bench()
-    bench.application.deploy.http_routes = True
-    answer = bench.ask("GET", "/http/x")
-    assert answer.status == 500
-    assert answer.json["code"].startswith("Server Error: HTTP actions are not available")
-    assert "trace" in answer.json
-
-
-@pytest.mark.parametrize("site_port", [False, True])
-def test_http_action_method(site_port: bool) -> None:
-    """Methods that HTTP actions cannot have are 405."""
-    bench = Bench(make_site_port) if site_port else Bench()
-    assert bench.ask("TRACE", "/http/x").status == 405

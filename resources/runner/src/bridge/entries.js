@@ -43,6 +43,18 @@ function responseEnded(streamId) {
   endedStreams[streamId] = true;
   if (streamId === httpStream && settled === 0) settled = 1;
 }
+/** Whether a value made of JSON is what convexJsonFromResponse gives: a router of the user's own may say anything. */
+function isResponseHead(answer) {
+  if (typeof answer !== "object" || answer === null) return false;
+  const { status, headerPairs, streamId } = answer;
+  if (!(typeof status === "number" && status >= 200 && status <= 599 && floor(status) === status && isArray(headerPairs))) return false;
+  for (let i = 0; i < headerPairs.length; i++) {
+    const pair = headerPairs[i];
+    if (!isArray(pair) || typeof pair[0] !== "string" || typeof pair[1] !== "string") return false;
+  }
+  return streamId === null || streamId === undefined || (typeof streamId === "string" && apply(regExpExec, streamNumber, [streamId]) !== null);
+}
+const streamNumber = /^[1-9][0-9]{0,8}$/;
 async function settleHttp(promise) {
   try {
     const text = await promise;
@@ -51,10 +63,14 @@ async function settleHttp(promise) {
       failPlainly("The router of `convex/http.js` returned a result that is not text.");
       return;
     }
-    const stream = guarded(() => parseJson(text).streamId);
+    const answer = parseJson(text);
+    if (!isResponseHead(answer)) {
+      failPlainly("The router of `convex/http.js` returned a result that is not a response.");
+      return;
+    }
     httpHead = text;
     value = "null";
-    httpStream = stream === null || stream === undefined ? "" : NativeString(stream);
+    httpStream = answer.streamId ?? "";
     if (httpStream === "" || endedStreams[httpStream] === true) settled = 1;
   } catch (error) {
     if (!ended) fail(error);
@@ -65,7 +81,7 @@ async function settleHttp(promise) {
 return freeze({
   __proto__: null,
 
-  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables) {
+  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables, newSnapshot) {
     kind = newKind;
     where = newWhere;
     importMs = newImportMs;
@@ -75,6 +91,7 @@ return freeze({
     environmentText = newEnvironment;
     environmentRule = newRule;
     tablesText = newTables;
+    snapshotText = newSnapshot;
   },
   /** Whether another run may follow in this context: the modules are there, and the run has left nothing that would go on. */
   isReusable: () =>
@@ -92,7 +109,7 @@ return freeze({
     environment = null;
     tables = null;
     runGenerator = null;
-    observedTime = observedRandom = ended = false;
+    observedTime = observedRandom = observedSnapshot = ended = false;
     nestedFlags = 0;
     readNames = create(null);
     for (const name in importNames) readNames[name] = true;
@@ -416,7 +433,7 @@ return freeze({
     }
     return text;
   },
-  observed: () => nestedFlags | (observedTime ? 1 : 0) | (observedRandom ? 2 : 0) | (importedTime ? 4 : 0) | (importedRandom ? 8 : 0),
+  observed: () => nestedFlags | (observedTime ? 1 : 0) | (observedRandom ? 2 : 0) | (importedTime ? 4 : 0) | (importedRandom ? 8 : 0) | (observedSnapshot ? 16 : 0),
   /** What a nested run observed counts for this one. */
   observe(flags, names) {
     const list = parseJson(names);
