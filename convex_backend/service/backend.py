@@ -148,6 +148,7 @@ class BackendService(SequencedService):
         self._instance: Instance | None = None
         self._deployment: Deployment | None = None
         self._front: Front | None = None
+        self._demo: str | None = None
         self._ending = False
         for option, listen in (("--port", configuration.cloud), ("--site-port", configuration.site)):
             if listen is not None and listen.endpoint is not None:
@@ -212,6 +213,8 @@ class BackendService(SequencedService):
 
     async def _listen(self) -> None:
         assert self._front is not None
+        if self._configuration.demo:
+            self._demo = await self._start_demo()
         for listener, factory in zip(self._listeners, (self._front.cloud, self._front.site), strict=False):
             try:
                 self._ports.append(await listener.listen(factory))
@@ -223,7 +226,6 @@ class BackendService(SequencedService):
         assert self._deployment is not None and self._instance is not None and self._front is not None
         settings = self._deployment.settings
         local_storage = self._configuration.local_storage
-        demo = await self._start_demo() if self._configuration.demo else None
         facts = banner.Facts(
             cloud=settings.cloud_origin,
             site=settings.site_origin,
@@ -232,7 +234,7 @@ class BackendService(SequencedService):
             local_storage=str(local_storage),
             admin_key=self._deployment.keys.issue() if self._instance.first_start else None,
             admin_key_command=banner.admin_key_command(local_storage, Path.cwd() / DEFAULT_LOCAL_STORAGE),
-            demo=demo,
+            demo=self._demo,
         )
         # Past the log, which twistd puts in place of standard output: a key does not belong into a log file.
         if self._output is not None:
