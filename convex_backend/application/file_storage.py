@@ -100,9 +100,11 @@ class Download:
 class FileStorage:
     """See the top of the file.
 
+    :param blobs: started.
     :param cloud_origin: public origin of the API, asked for each URL.
     :param check_running: raises when the deployment is paused: clients then neither get nor store files.
     :param now_ms: wall clock.
+    :ivar collector: removes contents that no file has; to be started and stopped by the owner.
     """
 
     _log = Logger()
@@ -128,17 +130,7 @@ class FileStorage:
         self._now_ms = now_ms
         self._random_bytes = random_bytes
         self.metrics = FileMetrics.of(registry)
-        self._collector = FileCollector(database, blobs, clock, self.metrics.collected.inc)
-
-    async def start(self) -> None:
-        """Clear what an earlier process left, in the background; files can be stored and read at once."""
-        await self._blobs.start()
-        self._collector.start()
-
-    async def stop(self) -> None:
-        """End background work and wait for what threads are doing."""
-        await self._collector.stop()
-        await self._blobs.stop()
+        self.collector = FileCollector(database, blobs, clock, self.metrics.collected.inc)
 
     # -- URLs ---------------------------------------------------------------------------------------
 
@@ -331,7 +323,7 @@ class FileStorage:
             component = await check()
             writer: IBlobWriter = await self._blobs.create()
             key = writer.key
-            self._collector.protect(key)
+            self.collector.protect(key)
             return writer
 
         async def keep(blob: StoredBlob) -> FileRecord:
@@ -348,7 +340,7 @@ class FileStorage:
                 record = await self._write(transaction, add)
             except ConvexError:
                 # Whether the commit has happened is not always known: a blob without rows goes by itself, one with rows must stay.
-                self._collector.suspect(blob.key)
+                self.collector.suspect(blob.key)
                 raise
             self.metrics.stored.inc()
             return record
@@ -356,7 +348,7 @@ class FileStorage:
         def ended() -> None:
             self.metrics.uploads.dec()
             if key:
-                self._collector.release(key)
+                self.collector.release(key)
 
         self.metrics.uploads.inc()
         return Upload(begin, keep, self.metrics.received_bytes.inc, ended)

@@ -34,10 +34,12 @@ from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_pool import RunnerPool
 from convex_backend.functions.runner_process import RunnerProcess, runner_command
+from convex_backend.interfaces import IBlobStore
 from convex_backend.resource_files import resource
 from convex_backend.service.backend import Deployment, Front
 from convex_backend.service.configuration import Configuration
 from convex_backend.service.sequence import Part
+from convex_backend.storage.blob_store import LocalBlobStore
 
 # V8 heap of one child, which many calls share; one call alone is held to 64 MB (``runtime.md`` section 8.6).
 _ISOLATE_MEGABYTES = 256
@@ -83,6 +85,7 @@ class Machinery:
     actions: RunnerPool
     analyzer: Analyzer
     modules: ModuleSource
+    blobs: IBlobStore
 
 
 class ModuleSource:
@@ -148,12 +151,14 @@ class Engine:
         # A push is analysed in a child of its own, which ends with it.
         analysis_command = runner_command(dist, memory_megabytes=_ANALYSIS_MEGABYTES, analysis=True)
         analyzer = Analyzer(reactor, lambda: RunnerProcess(reactor, analysis_command, guards.listener("analysis")))
+        blobs = LocalBlobStore(configuration.local_storage / "files", reactor)
         self._machinery = Machinery(
-            configuration, reactor, clock, registry, database, isolates, actions, analyzer, modules
+            configuration, reactor, clock, registry, database, isolates, actions, analyzer, modules, blobs
         )
         self._stopping = False
         self.parts: Sequence[Part] = (
             Part("file", stop=self._close_file),
+            Part("contents of files", self._start_blobs, self._stop_blobs),
             Part("children", self._start_children, self._stop_children),
             Part("database", self._start_database, self._drain_database),
         )
@@ -163,6 +168,12 @@ class Engine:
         from convex_backend.service.composition import compose
 
         return await compose(self._machinery, deployment)
+
+    async def _start_blobs(self) -> None:
+        await self._machinery.blobs.start()
+
+    async def _stop_blobs(self) -> None:
+        await self._machinery.blobs.stop()
 
     async def _start_children(self) -> None:
         # Spawned now; the pool's start goes on until the first child has said hello.

@@ -15,7 +15,6 @@ from convex_backend.errors import BadRequest
 from convex_backend.web.route_table import RouteTable
 from convex_backend.web.routing import ApiCall, Auth, Front, api_route
 
-STORAGE = "File storage"
 #: Routes of the official API by the service that they belong to.
 NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
     "Snapshot export": (
@@ -32,7 +31,6 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", "/api/perform_import"),
         ("POST", "/api/cancel_import"),
     ),
-    STORAGE: (("POST", "/api/storage/upload"), ("GET", "/api/storage/<path:rest>")),
     "The test-function endpoint": (("POST", "/api/run_test_function"),),
     "Deleting tables and components": (("POST", "/api/delete_tables"), ("POST", "/api/delete_component")),
     "The scheduler": (
@@ -152,9 +150,8 @@ def _register(service: str, method: str, path: str) -> None:
 
     # The name of a route has to be unique; metrics count all of them as one.
     missing.__name__ = f"{method} {path}"
-    # A wrong key is said to be wrong; files are for whoever has their address.
-    auth = Auth.NONE if service == STORAGE else Auth.OPTIONAL
-    api_route(NotYetApi.app, path, method=method, json_body=False, auth=auth, name="not_available")(missing)
+    # A wrong key is said to be wrong.
+    api_route(NotYetApi.app, path, method=method, json_body=False, auth=Auth.OPTIONAL, name="not_available")(missing)
 
 
 for _service, _routes in NOT_YET.items():

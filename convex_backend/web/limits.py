@@ -13,6 +13,8 @@ DEPLOY_BYTES: Final = 32 * MIB
 ECHO_BYTES: Final = 128 * MIB
 HTTP_ACTION_BYTES: Final = 20 * MIB
 SMALL_BYTES: Final = 2 * MIB
+#: Files go to the disk as they come.
+FILE_BYTES: Final = 1 << 62
 
 #: Body caps by the start of the path; the first that fits decides.
 BODY_CAPS: Final[tuple[tuple[bytes, int], ...]] = (
@@ -24,11 +26,12 @@ BODY_CAPS: Final[tuple[tuple[bytes, int], ...]] = (
     (b"/api/deploy2/", PUSH_BYTES),
     (b"/api/deploy", DEPLOY_BYTES),
     (b"/echo", ECHO_BYTES),
+    (b"/api/storage/upload", FILE_BYTES),
     (b"/http/", HTTP_ACTION_BYTES),
 )
 
 #: Routes that take bodies as they arrive, by the start of the path.
-STREAMED: Final[tuple[bytes, ...]] = (b"/http/",)
+STREAMED: Final[tuple[bytes, ...]] = (b"/http/", b"/api/storage/upload")
 
 
 def body_cap(path: bytes) -> int:

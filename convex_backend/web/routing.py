@@ -150,6 +150,7 @@ class _Route:
     auth: Auth
     wants_json: bool
     content_type: bytes
+    writes: bool
 
 
 def api_route(
@@ -161,18 +162,22 @@ def api_route(
     json_body: bool | None = None,
     content_type: bytes = _JSON,
     name: str | None = None,
+    timed: bool = True,
+    writes: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Register a handler method. It is cancelled when the client goes away.
 
     :param json_body: whether the body must be JSON; by default for every method but GET.
     :param content_type: of the answer.
     :param name: of the route in metrics; by default the method's name.
+    :param timed: a request may take :data:`REQUEST_SECONDS`; else as long as its bytes take.
+    :param writes: the handler sends head and body itself and returns nothing; what it raises before the head is answered as ever.
     """
     wants_json = method != "GET" if json_body is None else json_body
 
     def decorate(handler: Handler) -> Handler:
         own_name: str = getattr(handler, "__name__", path)
-        route = _Route(name or own_name, handler, auth, wants_json, content_type)
+        route = _Route(name or own_name, handler, auth, wants_json, content_type, writes)
 
         def endpoint(self: Any, request: Request, **_: str) -> bytes | Deferred[bytes]:
             front: Front = self.front
@@ -181,7 +186,7 @@ def api_route(
                 return answer
             front.in_flight.__enter__()
             front.running.add(work)
-            timer = front.reactor.callLater(REQUEST_SECONDS, _expire, front, request, work)
+            timer = front.reactor.callLater(REQUEST_SECONDS, _expire, front, request, work) if timed else None
             work.addBoth(_ended, front, request, work, timer)
             return work
 
@@ -198,9 +203,9 @@ def _expire(front: Front, request: Request, work: Deferred[bytes]) -> None:
 
 
 def _ended(
-    result: bytes | Failure, front: Front, request: Request, work: Deferred[bytes], timer: IDelayedCall
+    result: bytes | Failure, front: Front, request: Request, work: Deferred[bytes], timer: IDelayedCall | None
 ) -> bytes | Failure:
-    if timer.active():
+    if timer is not None and timer.active():
         timer.cancel()
     front.expired.discard(request)
     front.running.discard(work)
@@ -234,6 +239,9 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
                 _read_body(call, route)
             call.identity = known  # type: ignore[assignment]
         body = await route.handler(family, call)
+        if route.writes:
+            series.observe(time.perf_counter() - started)
+            return b""
         headers.setRawHeaders(b"content-type", (route.content_type,))
     except ConvexError as error:
         if isinstance(error, ServerFault):
