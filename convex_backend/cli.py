@@ -11,6 +11,7 @@ from pathlib import Path
 
 from convex_backend import __version__
 from convex_backend.application.keys import Keys, check_instance_name, parse_secret
+from convex_backend.service import push_commands
 from convex_backend.service.configuration import DEFAULT_INSTANCE_NAME, DEFAULT_LOCAL_STORAGE, fail
 from convex_backend.service.instance import BadCredentials, read_credentials
 
@@ -28,28 +29,34 @@ def _parser() -> argparse.ArgumentParser:
         description="Print an admin key on one line. Every key printed stays valid until the instance secret changes. "
         "The server need not be running, but must have been started once, unless name and secret are given.",
     )
-    admin_key.add_argument(
+    _add_key_options(admin_key)
+    admin_key.add_argument("--read-only", action="store_true", help="the key may look at everything and change nothing")
+    push_commands.add_commands(commands, _add_key_options, os.environ)
+    return parser
+
+
+def _add_key_options(command: argparse.ArgumentParser) -> None:
+    """Where the credentials are that keys are made from."""
+    command.add_argument(
         "--local-storage",
         metavar="DIR",
         default=os.environ.get("CONVEX_LOCAL_STORAGE") or DEFAULT_LOCAL_STORAGE,
         help=f"the server's directory [env CONVEX_LOCAL_STORAGE; default: {DEFAULT_LOCAL_STORAGE}]",
     )
-    admin_key.add_argument(
+    command.add_argument(
         "--instance-name",
         default=os.environ.get("INSTANCE_NAME") or None,
         help="instead of the stored one [env INSTANCE_NAME]",
     )
-    admin_key.add_argument(
+    command.add_argument(
         "--instance-secret",
         metavar="HEX",
         default=os.environ.get("INSTANCE_SECRET") or None,
         help="instead of the stored one [env INSTANCE_SECRET]",
     )
-    admin_key.add_argument("--read-only", action="store_true", help="the key may look at everything and change nothing")
-    return parser
 
 
-def _admin_key(arguments: argparse.Namespace) -> str:
+def _admin_key(arguments: argparse.Namespace, *, read_only: bool) -> str:
     name: str | None = arguments.instance_name
     secret: bytes | None = None
     try:
@@ -73,7 +80,7 @@ def _admin_key(arguments: argparse.Namespace) -> str:
                 "--local-storage"
             )
         name, secret = name or stored.name, stored.secret
-    return Keys(name or DEFAULT_INSTANCE_NAME, secret, os.urandom, time.time).issue(read_only=arguments.read_only)
+    return Keys(name or DEFAULT_INSTANCE_NAME, secret, os.urandom, time.time).issue(read_only=read_only)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     :returns: the exit code.
     """
     arguments = _parser().parse_args(argv)
-    print(_admin_key(arguments))
+    if arguments.command == "admin-key":
+        print(_admin_key(arguments, read_only=arguments.read_only))
+        return 0
+    run = {"history": push_commands.run_history, "rollback": push_commands.run_rollback}[arguments.command]
+    print(run(arguments, arguments.admin_key or _admin_key(arguments, read_only=False)))
     return 0
 
 
