@@ -87,6 +87,13 @@ class Rerun(Transient):
         super().__init__("Rerun", reason)
 
 
+class SnapshotMoved(Rerun):
+    """A mutation has told its snapshot's timestamp (``getSnapshotTs``) and then read at another one. Never leaves ``run_mutation.py`` either."""
+
+    def __init__(self) -> None:
+        super().__init__("The snapshot whose timestamp was told is not the one that was read.")
+
+
 class Overloaded(Transient):
     """A bounded queue is full or the server is stopping; ``code`` says which."""
 

@@ -246,6 +246,9 @@ class CallHost(Protocol):
     def open_query(self, query_id: int, query: bytes) -> None:
         """``1.0/queryStream``, a notice without an answer: *query* is the query's JSON text. Its errors come with the first next."""
 
+    def snapshot_ts(self) -> int | None:
+        """Called once, after :meth:`begin`: the timestamp (ns) that ``getSnapshotTs`` gives; ``None`` in an action."""
+
     def close_query(self, query_id: int) -> None:
         """``1.0/queryCleanup``, a notice too; harmless for an id that is not open."""
 

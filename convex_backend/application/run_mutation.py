@@ -28,7 +28,7 @@ from convex_backend.database.hints import named_points
 from convex_backend.database.lanes import LaneTicket
 from convex_backend.database.reads import Point
 from convex_backend.deferreds import Coalescer, shield
-from convex_backend.errors import ConvexError, OccConflict, Rerun
+from convex_backend.errors import ConvexError, OccConflict, Rerun, SnapshotMoved
 from convex_backend.functions.context import CallContext
 from convex_backend.functions.log_lines import parse_line
 from convex_backend.interfaces import LedgerEntry, LogLine, Outcome
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 #: Runs of one mutation that end in OCC errors of its own making (the fault hook) or in real conflicts, after which it fails.
 MAX_CONFLICTS = 64
 MAX_OWN_CONFLICTS = 5
+#: Mutations remembered as looking at their snapshot's timestamp.
+MAX_TELLING = 1000
 
 _LENGTH = struct.Struct("<I")
 
@@ -60,6 +62,8 @@ class Mutations:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._under_way: Coalescer[tuple[str, int], CallResult] = Coalescer()
+        #: Component path and path of mutations that have looked at their snapshot's timestamp (``getSnapshotTs``).
+        self._tells_snapshot: set[tuple[str, str]] = set()
 
     async def run(
         self,
@@ -121,12 +125,16 @@ class Mutations:
         database.committer.siblings += 1
         conflicts = 0
         tries = 0
+        name = (wanted.component_path, wanted.path.canonical)
         try:
             while True:
                 tries += 1
                 ticket.keep_for_rerun()
                 try:
-                    return await self._attempt(wanted, args, identity, caller, key, ticket, tries, bracket)
+                    return await self._attempt(wanted, args, identity, caller, key, ticket, tries, bracket, name in self._tells_snapshot)
+                except SnapshotMoved:
+                    # From now on its runs begin at a fixed snapshot: they seldom have to be repeated for this.
+                    self._note_tells_snapshot(name)
                 except Rerun:
                     continue
                 except OccConflict:
@@ -140,6 +148,11 @@ class Mutations:
             ticket.release_all()
             database.start_gate.leave(key_waited_for)
 
+    def _note_tells_snapshot(self, name: tuple[str, str]) -> None:
+        if len(self._tells_snapshot) >= MAX_TELLING:
+            self._tells_snapshot.clear()
+        self._tells_snapshot.add(name)
+
     async def _attempt(
         self,
         wanted: calls.Target,
@@ -150,6 +163,7 @@ class Mutations:
         ticket: LaneTicket,
         tries: int,
         bracket: Bracket | None,
+        fixed: bool,
     ) -> CallResult:
         services = self._services
         database = services.database
@@ -169,6 +183,8 @@ class Mutations:
             transaction = database.begin("mutation", component=component, ticket=ticket, writer=wanted.path.stripped)
             if bracket is not None:
                 transaction.prologue = bracket.before
+            if fixed:
+                transaction.fix_snapshot()
             current[:] = [transaction]
             tree = calls.call_tree(
                 services, transaction, identity, caller, transaction.names, transaction.table_numbers, transaction.close

@@ -484,10 +484,11 @@ class Lanes:
 
 
 class ClaimingState(Protocol):
-    """What :func:`claim` needs of a transaction."""
+    """What :func:`claim` needs of a transaction. ``fixed_ts``: not ``None`` for one whose snapshot must not move."""
 
     snapshot: Snapshot
     reads: ReadSet
+    fixed_ts: int | None
 
 
 class Validator(Protocol):
@@ -536,6 +537,8 @@ async def claim(
         raise Rerun("What the mutation had read changed while it waited.")
     if snapshot.ts >= committer.pending_ts:
         return False
+    if transaction.fixed_ts is not None:
+        raise Rerun("The mutation has told its snapshot's timestamp, so that it cannot move.")
     snapshot.move_to(committer.pending_ts)
     return True
 

@@ -140,6 +140,8 @@ class Transaction:
         #: the paginated query's end, to be returned as the run's journal; ``None`` without one
         self.journal_end_cursor: str | None = None
         self.paginated = False
+        #: the timestamp at which a mutation begins when it is not the newest, and from which it must not move
+        self.fixed_ts: int | None = None
         #: what server code does in this transaction before anything else, once it has begun; see :meth:`ensure_begun`
         self.prologue: Callable[[Transaction], Awaitable[None]] | None = None
         now_ns = max(database.clock.now_ns(), database.committer.durable_ts)
@@ -183,6 +185,16 @@ class Transaction:
         """The timestamp it reads at; ``None`` for a mutation that has not touched the database yet."""
         return self.snapshot.ts if self._begun or self.kind == "query" else None
 
+    @property
+    def visible_ts(self) -> int:
+        """The timestamp it reads at, or would if it began now."""
+        known = self.snapshot_ts if self.snapshot_ts is not None else self.fixed_ts
+        return self._committer.pending_ts if known is None else known
+
+    def fix_snapshot(self) -> None:
+        """A mutation that tells its snapshot's timestamp: it is the newest one now, and cannot move any more."""
+        self.fixed_ts = self._committer.pending_ts
+
     async def ensure_begun(self) -> None:
         """Take the snapshot if that has not happened yet; every operation does it first. The prologue, if there is one, follows at once.
 
@@ -197,7 +209,7 @@ class Transaction:
             ts = self.snapshot.ts
             self.catalog = catalogs.at(ts) if ts >= catalogs.floor_ts else await catalogs.load(ts)
         else:
-            ts = self._committer.pending_ts
+            ts = self._committer.pending_ts if self.fixed_ts is None else self.fixed_ts
             self.snapshot = self._committer.snapshots.open(ts)
             self.catalog = self._database.catalogs.at(ts)
         self._base_catalog = self.catalog

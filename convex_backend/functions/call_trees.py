@@ -26,6 +26,7 @@ from convex_backend.functions.realms import RealmReuse
 from convex_backend.functions.sent_modules import has_modules, send_modules
 from convex_backend.functions.serving import SyscallServer
 from convex_backend.interfaces import CallHost, CallSpec, LogLine, Outcome
+from convex_backend.values.json_codec import dumps
 
 _STREAM_KINDS = frozenset((frames.DATA, frames.WINDOW, frames.HTTP))
 
@@ -98,6 +99,7 @@ class CallTrees:
                 "request_id": spec.request_id,
                 "component": spec.component,
                 "tables": spec.tables,
+                "snapshot": None if (ts := host.snapshot_ts()) is None else dumps(ts).decode(),
                 "reuse": spec.reuse_context,
                 "realm": self._realms.allows(spec),
                 **({} if spec.http_route is None else {"route": spec.http_route}),

@@ -14,7 +14,7 @@ import attrs
 from convex_backend.database.counters import Counters
 from convex_backend.database.query.cursor import Seal, Unseal
 from convex_backend.database.writes import WrittenSize
-from convex_backend.errors import BadRequest, ConvexError
+from convex_backend.errors import BadRequest, ConvexError, SnapshotMoved
 from convex_backend.functions.directory import Environment, FunctionDirectory, ResolvedFunction
 from convex_backend.functions.files import FileService
 from convex_backend.functions.invocation import check_returns
@@ -55,11 +55,14 @@ class Documents(Protocol):
 
     :ivar component: the component whose tables names mean.
     :ivar counters: what the call tree has used.
+    :ivar snapshot_ts: the timestamp (ns) that it reads at, ``None`` before it has begun; ``visible_ts``: or would, if it began now.
     :ivar paginated: whether the function that runs now has had its paginated query; ``journal_end_cursor``: where that ended.
     """
 
     component: int
     counters: Counters
+    snapshot_ts: int | None
+    visible_ts: int
     paginated: bool
     journal_end_cursor: str | None
 
@@ -203,6 +206,7 @@ class CallTree:
     :param is_waited_for: whether other transactions wait for this one.
     :param streams: the byte streams of an action.
     :param notices: lines of ours that follow the function's own.
+    :param told: transactions whose functions have looked at the snapshot's timestamp, with what they were told.
     """
 
     services: CallServices
@@ -220,6 +224,7 @@ class CallTree:
     on_lines: Callable[[Sequence[LogLine]], None] | None = None
     streams: CallStreams | None = None
     notices: list[LogLine] = attrs.field(factory=list)
+    told: list[tuple[Documents, int]] = attrs.field(factory=list)
 
 
 class CallContext:
@@ -232,6 +237,7 @@ class CallContext:
 
     __slots__ = (
         "_table",
+        "_told_ts",
         "args_bytes",
         "depth",
         "environment",
@@ -263,6 +269,7 @@ class CallContext:
         self.link: CallLink | None = None
         self.queries: dict[str, OpenQuery] = {}
         self._table = table
+        self._told_ts: int | None = None
 
     @property
     def syscalls(self) -> SyscallTable:
@@ -321,8 +328,23 @@ class CallContext:
             raise ValueError("the call has no streams")
         self.tree.streams.receive(kind, stream, meta, body)
 
+    def snapshot_ts(self) -> int | None:
+        """See :class:`CallHost`. A mutation that has not begun is told the newest timestamp; :meth:`complete` looks whether that was true."""
+        self._told_ts = None if self.transaction is None else self.transaction.visible_ts
+        return self._told_ts
+
     def complete(self, outcome: Outcome) -> Outcome:
-        """See :class:`CallHost`: records what was observed, checks the value, adds the warnings of a root call."""
+        """See :class:`CallHost`: records what was observed, checks the value, adds the warnings of a root call.
+
+        :raises SnapshotMoved: the mutation was told another snapshot's timestamp.
+        """
+        if "snapshot" in outcome.observed and self._told_ts is not None and self.transaction is not None:
+            self.tree.told.append((self.transaction, self._told_ts))
+        if not self.depth:
+            for transaction, ts in self.tree.told:
+                # One that has not begun has read nothing that could contradict.
+                if transaction.snapshot_ts not in (None, ts):
+                    raise SnapshotMoved
         if outcome.observed:
             self.tree.services.directory.observed(self.transaction, self.function, outcome.observed)
         result_bytes = 0

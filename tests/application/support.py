@@ -57,6 +57,13 @@ class Function:
         self.host = host
         self.pool = pool
         self.streams = 0
+        self.told = host.snapshot_ts()
+        self.observed: frozenset[str] = frozenset()
+
+    def snapshot_ts(self) -> int | None:
+        """``getSnapshotTs``."""
+        self.observed = frozenset(("time", "snapshot"))
+        return self.told
 
     async def call(self, op: str, **args: Any) -> Any:
         """One asynchronous syscall; the decoded reply."""
@@ -123,12 +130,13 @@ class ScriptedPool:
         host.begin(Link(self))
         script = self.scripts[f"{spec.module.removesuffix('.js')}:{spec.export}"]
         try:
-            value = await script(Function(host, self), orjson.loads(spec.args)[0])
+            function = Function(host, self)
+            value = await script(function, orjson.loads(spec.args)[0])
         except FunctionFailed as error:
             return Outcome(None, error.error, (), frozenset(), 0.001)
         except ScriptError as error:
             return Outcome(None, FunctionError(f"Uncaught Error: {error}\n"), (), frozenset(), 0.001)
-        return Outcome(json.dumps(value).encode(), None, (), frozenset(), 0.001)
+        return Outcome(json.dumps(value).encode(), None, (), function.observed, 0.001)
 
 
 class ScriptError(Exception):

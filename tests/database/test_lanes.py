@@ -23,6 +23,7 @@ class Running:
         self.stack = stack
         self.snapshot = stack.committer.snapshots.open(stack.committer.pending_ts)
         self.reads = reads or ReadSet()
+        self.fixed_ts: int | None = None
         self.ticket = ticket or stack.committer.lanes.ticket()
 
     def claim(self, *keys: Point | Interval, expected: tuple[Point, ...] = ()) -> Outcome:

@@ -148,6 +148,9 @@ class FakeHost:
     def open_query(self, query_id: int, query: bytes) -> None:
         self.opened.append((query_id, query))
 
+    def snapshot_ts(self) -> int | None:
+        return 1_700_000_000_123_456_789
+
     def close_query(self, query_id: int) -> None:
         self.closed.append(query_id)
 

@@ -447,12 +447,12 @@ def test_normalize_id_is_answered_in_the_child(child: Child) -> None:
     assert child.run("query", "m.js", "idsThrow").value.startswith("Invalid argument `table` for `db.normalizeId`: ")
 
 
-def test_snapshot_timestamp_is_the_time_in_nanoseconds(child: Child) -> None:
-    """getSnapshotTs gives an int64 of nanoseconds."""
-    import base64
-
-    raw = base64.b64decode(child.run("query", "m.js", "snapshot").value)
-    assert int.from_bytes(raw, "little", signed=True) == 1_700_000_000_123 * 1_000_000
+def test_snapshot_timestamp(child: Child) -> None:
+    """getSnapshotTs gives what START brought, and the run says that it has looked, as at the clock."""
+    run = child.run("query", "m.js", "snapshot", snapshot='{"$integer":"FcGH8Ah0lxc="}')
+    assert run.value == "FcGH8Ah0lxc="
+    assert (run.meta["observed"]["snapshot"], run.meta["observed"]["time"]) == (True, True)
+    assert child.run("query", "m.js", "unopened").meta["observed"]["snapshot"] is False
 
 
 def test_unknown_operations(child: Child) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class DeployedProviders:
     """The providers of the app, as durably deployed.
 
-    :param database: started; :meth:`stop` ends following its commits.
+    :param database: started; its commits are followed from here on.
     """
 
     def __init__(self, *, database: Database, store: PushStore) -> None:
@@ -26,11 +26,6 @@ class DeployedProviders:
         self._known: Sequence[Provider] | None = None
         self._changes = 0
         database.committer.on_durable.append(self._on_durable)
-
-    def stop(self) -> None:
-        """Stop following commits."""
-        if self._on_durable in self._database.committer.on_durable:
-            self._database.committer.on_durable.remove(self._on_durable)
 
     def _on_durable(self, events: list[CommitEvent]) -> None:
         if any(change.tablet == AUTH.tablet for event in events for change in event.changes):

@@ -199,6 +199,7 @@ export class Run {
       JSON.stringify(meta.env ?? {}),
       "run",
       JSON.stringify(meta.tables ?? {}),
+      meta.snapshot ?? "null",
     );
     if (this.#isFresh && !this.#importModules()) return;
     if (kind === "httpAction") {
@@ -502,7 +503,7 @@ export class Run {
     this.parent?.bridge?.observe(flags, names);
     const meta =
       `{${head},${consumed === "" ? "" : `"consumed":${consumed},`}"observed":{"time":${(flags & 1) !== 0},"random":${(flags & 2) !== 0},` +
-      `"import_time":${(flags & 4) !== 0},"import_random":${(flags & 8) !== 0},"env":${names}},` +
+      `"import_time":${(flags & 4) !== 0},"import_random":${(flags & 8) !== 0},"snapshot":${(flags & 16) !== 0},"env":${names}},` +
       `"cpu_us":${this.cpuUs},${this.#leaveRealm()}"logs":[${this.isLive ? "" : lines}]}`;
     this.#core.send(6, this.call, 0, meta, body);
     this.drop();

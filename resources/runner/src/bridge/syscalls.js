@@ -270,33 +270,6 @@ function normalizeId(args) {
   return `{"id":${id === null ? "null" : quote(id)}}`;
 }
 
-function int64Json(ms) {
-  // Little-endian bytes of ms * 10^6 ns, in base64: two 32-bit halves are enough for any date.
-  const low = ms % 4294967296;
-  const high = floor(ms / 4294967296);
-  const lowProduct = low * 15625; // 10^6 = 15625 * 64; the factor 64 is applied by shifting
-  const carry = floor(lowProduct / 4294967296);
-  const words = [lowProduct % 4294967296, high * 15625 + carry];
-  const bytes = new NativeUint8Array(9);
-  let rest = words[0] * 64;
-  for (let i = 0; i < 4; i++) {
-    bytes[i] = rest % 256;
-    rest = floor(rest / 256);
-  }
-  rest += words[1] * 64;
-  for (let i = 4; i < 8; i++) {
-    bytes[i] = rest % 256;
-    rest = floor(rest / 256);
-  }
-  const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  let text = "";
-  for (let i = 0; i < 9; i += 3) {
-    const triple = (bytes[i] << 16) | (bytes[i + 1] << 8) | bytes[i + 2];
-    text += digits[triple >>> 18] + digits[(triple >>> 12) & 63] + digits[(triple >>> 6) & 63] + digits[triple & 63];
-  }
-  return `{"$integer":${quote(`${apply(slice, text, [0, 11])}=`)}}`;
-}
-
 const databaseOps = { __proto__: null, "1.0/queryStream": true, "1.0/queryCleanup": true, "1.0/db/normalizeId": true, "1.0/getSnapshotTs": true };
 
 function syscall(op, argsText) {
@@ -340,8 +313,8 @@ function syscall(op, argsText) {
     case "1.0/db/normalizeId":
       return normalizeId(args);
     case "1.0/getSnapshotTs":
-      observedTime = true;
-      return int64Json(nowMs);
+      observedTime = observedSnapshot = true;
+      return snapshotText;
     case "1.0/componentArgument":
       throw new NativeError("Component arguments are not available within the app");
     default:
