@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convex_backend.application.deploy import Deploy
     from convex_backend.application.directory import Directory
     from convex_backend.application.environment import EnvironmentVariables
+    from convex_backend.application.file_storage import FileStorage
     from convex_backend.application.function_log import FunctionLog
     from convex_backend.application.rollback import Rollbacks
     from convex_backend.application.simple_deploy import SimpleDeploy
@@ -47,12 +48,14 @@ class Application:
         simple_deploy: SimpleDeploy,
         rollbacks: Rollbacks,
         demo: Demo,
+        files: FileStorage,
     ) -> None:
         self.services = services
         self.keys = keys
         self.simple_deploy = simple_deploy
         self.rollbacks = rollbacks
         self.demo = demo
+        self.files = files
         self.live = live
         self.deploy = deploy
         self.environment = environment

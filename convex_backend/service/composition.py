@@ -20,16 +20,19 @@ from convex_backend.application.auth.verify import Authenticator
 from convex_backend.application.cron_loop import CronLoop
 from convex_backend.application.demo import Demo, DemoState
 from convex_backend.application.deploy import Deploy
+from convex_backend.application.deployment_state import DeploymentState
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
+from convex_backend.application.file_collector import FileCollector
+from convex_backend.application.file_storage import FileStorage
 from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.live_queries import LiveQueries
 from convex_backend.application.push_history import PushHistory
 from convex_backend.application.push_store import PushStore
+from convex_backend.application.rollback import Rollbacks
 from convex_backend.application.run_query import LiveDatabase, QueryRuns
 from convex_backend.application.scheduler import Scheduler
 from convex_backend.application.scheduling import JobScheduling
-from convex_backend.application.rollback import Rollbacks
 from convex_backend.application.services import Services
 from convex_backend.application.simple_deploy import SimpleDeploy
 from convex_backend.application.system_functions import SystemFunctions
@@ -74,7 +77,7 @@ class WebFront:
         directory: Directory,
         sync: SyncResource,
         cloud: BackendSite,
-        jobs: Sequence[Scheduler | CronLoop],
+        jobs: Sequence[Scheduler | CronLoop | FileCollector],
     ) -> None:
         self._application = application
         self._jobs = jobs
@@ -170,6 +173,18 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     signing_keys = SigningKeys(
         database=database, sealer=sealer, cloud_origin=settings.cloud_origin, now_seconds=now_seconds
     )
+    deployment_state = DeploymentState()
+    files = FileStorage(
+        database=database,
+        blobs=machinery.blobs,
+        sealer=sealer,
+        cloud_origin=lambda: settings.cloud_origin,
+        check_running=deployment_state.check_files,
+        clock=reactor,
+        now_ms=lambda: now_ns() // 1_000_000,
+        random_bytes=os.urandom,
+        registry=registry,
+    )
     jobs = JobScheduling(database=database, directory=directory, now_ns=now_ns)
     services = Services(
         settings=settings,
@@ -194,14 +209,16 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
             unseal=unseal,
             signer=signing_keys,
             scheduling=jobs,
+            files=files,
         ),
         syscalls=full_table(),
         function_log=FunctionLog(reactor, now_ns, registry),
         random_bytes=os.urandom,
         now_ns=now_ns,
         jobs=jobs,
+        deployment_state=deployment_state,
     )
-    await services.deployment_state.follow(database)
+    await deployment_state.follow(database)
     deploy = Deploy(
         database=database,
         store=store,
@@ -238,9 +255,11 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         simple_deploy=simple_deploy,
         rollbacks=rollbacks,
         demo=demo,
+        files=files,
     )
     sync = make_sync_resource(application, reactor, registry)
     loops = [
         loop(application, reactor=reactor, registry=registry, random=random.random) for loop in (Scheduler, CronLoop)
     ]
-    return WebFront(application, directory, sync, make_site(application, sync, registry, reactor), loops)
+    site = make_site(application, sync, registry, reactor)
+    return WebFront(application, directory, sync, site, [*loops, files.collector])

@@ -56,8 +56,9 @@ class StorageApi:
     async def upload(self, call: ApiCall) -> bytes:
         """Store the body as a file."""
         request: Any = call.request
+        token = call.text_arg("token")
         content_type, digest = content_type_of(request), digest_of(request)
-        upload = self.front.application.files.begin_upload(call.text_arg("token"), content_type, digest)
+        upload = self.front.application.files.begin_upload(token, content_type, digest)
         try:
             if request.body is not None:
                 sink = _UploadSink(upload)
