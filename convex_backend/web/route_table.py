@@ -24,12 +24,15 @@ class TableRoute:
     :param methods: all that it answers, ``HEAD`` included.
     :param name: unique in its table.
     :param endpoint: called with the family, the request and the variable parts by name.
+    :param auth: value of ``routing.Auth``: who may call it. :param json_body: whether its body is JSON.
     """
 
     path: str
     methods: Sequence[str]
     name: str
     endpoint: Endpoint
+    auth: str
+    json_body: bool
 
     @property
     def is_fixed(self) -> bool:
@@ -55,6 +58,8 @@ class RouteTable:
     def __init__(self) -> None:
         self.routes: list[TableRoute] = []
 
-    def add(self, path: str, methods: Sequence[str], name: str, endpoint: Endpoint) -> None:
+    def add(
+        self, path: str, methods: Sequence[str], name: str, endpoint: Endpoint, *, auth: str, json_body: bool
+    ) -> None:
         """Add a route."""
-        self.routes.append(TableRoute(path, methods, name, endpoint))
+        self.routes.append(TableRoute(path, methods, name, endpoint, auth, json_body))

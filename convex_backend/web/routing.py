@@ -191,7 +191,7 @@ def api_route(
             return work
 
         methods = [method, "HEAD"] if method == "GET" else [method]
-        table.add(path, methods, own_name, endpoint)
+        table.add(path, methods, own_name, endpoint, auth=auth.value, json_body=wants_json)
         return handler
 
     return decorate
@@ -225,7 +225,7 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
         if route.auth is Auth.NONE:
             _read_body(call, route)
         else:
-            known = identity_of_head(front.application, request)
+            known = identity_of_head(front.application, request, admin_route=route.auth is Auth.ADMIN)
             if type(known) is str:
                 known = await front.application.authenticate_user(known)
             if known is None:
