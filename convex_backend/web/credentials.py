@@ -36,10 +36,10 @@ def identity_of_head(application: Application, request: Request, *, admin_route:
         if request.args and (keys := request.args.get(b"adminKey")):
             return application.keys.check_admin(str(keys[0], "utf-8", "replace"))
         return None
-    return identity_of_header(application, header[0])
+    return identity_of_header(application, header[0], admin_route=admin_route)
 
 
-def identity_of_header(application: Application, value: bytes) -> Identity | str:
+def identity_of_header(application: Application, value: bytes, *, admin_route: bool = False) -> Identity | str:
     """Who the value of an ``Authorization`` header names; see :func:`identity_of_head`."""
     if len(value) < _MIN_CHARACTERS:
         raise BadRequest("InvalidHeaderFailure", "Invalid authentication header")
