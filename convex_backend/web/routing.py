@@ -218,6 +218,7 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
     series = front.metrics.series(route.name)
     headers = request.responseHeaders
     cors.allow_origin(request)
+    call: ApiCall | None = None
     try:
         if front.stopping:
             raise _stopping()
@@ -245,7 +246,7 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
         headers.setRawHeaders(b"content-type", (route.content_type,))
     except ConvexError as error:
         if isinstance(error, ServerFault):
-            _log_fault(request)
+            _log_fault(request, call)
         series.errors += 1
         body = _fail(request, error)
     except CancelledError:
@@ -259,10 +260,10 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
         elif front.stopping:
             body = _fail(request, _stopping())
         else:
-            _log_fault(request)
+            _log_fault(request, call)
             body = _fail(request, ServerFault())
     except Exception:  # noqa: BLE001 - the client gets the fixed text, the log the trace
-        _log_fault(request)
+        _log_fault(request, call)
         series.errors += 1
         body = _fail(request, ServerFault())
     if front.stopping:
@@ -276,8 +277,15 @@ def _stopping() -> Overloaded:
     return Overloaded("ServerStopping", "The server is stopping. Try again later.")
 
 
-def _log_fault(request: Request) -> None:
-    _log.failure("a request failed: {path}", path=request.path.decode("ascii", "replace"))
+def _log_fault(request: Request, call: ApiCall | None) -> None:
+    """Log the fault that is being handled, with the id by which whoever asked can name it."""
+    request_id = secrets.token_hex(8) if call is None else call.caller.request_id
+    request.responseHeaders.setRawHeaders(b"convex-request-id", (request_id.encode(),))
+    _log.failure(
+        "a request failed: {path} (request {request_id})",
+        path=request.path.decode("ascii", "replace"),
+        request_id=request_id,
+    )
 
 
 def _fail(request: Request, error: ConvexError) -> bytes:

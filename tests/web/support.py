@@ -18,6 +18,8 @@ from twisted.web.resource import Resource
 
 from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.keys import Keys
+from convex_backend.application.push_history import HistoryEntry
+from convex_backend.application.rollback import RolledBack
 from convex_backend.application.run_http_action import HttpAnswer, HttpRequest
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import Caller, CallResult, Identity
@@ -133,6 +135,41 @@ class FakeHttpAction:
         return await self.over
 
 
+class FakeSimpleDeploy:
+    """Notes requests; ``answer`` is what a deploy gives, or the error that it raises."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, Identity, Caller]] = []
+        self.answer: Any = {"success": True, "warnings": []}
+
+    async def deploy(self, tree: Any, identity: Identity, caller: Caller) -> Any:
+        self.calls.append((tree, identity, caller))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class FakeRollbacks:
+    """A history of ``pushes``, newest first."""
+
+    def __init__(self) -> None:
+        self.pushes = [
+            HistoryEntry(2, 1.0, "npm-cli", "1.48.0", None, {}, True),
+            HistoryEntry(1, 0.0, "npm-cli", "1.48.0", "first", {}, False),
+        ]
+        self.calls: list[tuple[int | None, Identity]] = []
+        self.error: Exception | None = None
+
+    async def entries(self, identity: Identity, limit: int) -> list[HistoryEntry]:
+        return self.pushes[:limit]
+
+    async def roll_back(self, number: int | None, identity: Identity, caller: Caller) -> RolledBack:
+        self.calls.append((number, identity))
+        if self.error is not None:
+            raise self.error
+        return RolledBack(number or 1, self.pushes[0])
+
+
 class FakeDemo:
     """A demo's page, when there are ``pages``."""
 
@@ -168,6 +205,8 @@ class FakeApplication:
         self.keys = Keys(INSTANCE, b"s" * 32, lambda count: b"r" * count, lambda: 1_700_000_000.0)
         self.function_log = FunctionLog(clock, lambda: TS + int(clock.seconds() * 1e9), CollectorRegistry())
         self.deploy = FakeDeploy()
+        self.simple_deploy = FakeSimpleDeploy()
+        self.rollbacks = FakeRollbacks()
         self.demo = FakeDemo()
         self.environment = FakeEnvironment()
         self.calls: list[Call] = []
