@@ -297,8 +297,10 @@ class Directory:
 
     def _variable_observed(self, transaction: Any, component: int, name: str) -> None:
         """Record the variable, and in a component the bindings that lead to it."""
+        ts = transaction.snapshot_ts
         try:
-            tree = self.recent(transaction.snapshot.ts).components
+            # A mutation that has not begun yet will find out at its snapshot whether the code is still this.
+            tree = self.newest.components if ts is None else self.recent(ts).components
         except OutOfRetention:
             return  # An answer this old is kept by nobody.
         paths, variable = tree.source_of_variable(component, name)
