@@ -197,6 +197,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
             settings=settings,
             seal=seal,
             unseal=unseal,
+            files=files,
         ),
         isolates=machinery.isolates,
         actions=machinery.actions,

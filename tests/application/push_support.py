@@ -25,7 +25,9 @@ from convex_backend.functions.directory import ResolvedFunction
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.storage.memory_persistence import MemoryPersistence
 from convex_backend.values.paths import FunctionPath
+from tests.application.files_support import make_files
 from tests.database.documents import Store, run
+from tests.storage.memory_blobs import MemoryBlobs
 
 CLOUD, SITE = "http://127.0.0.1:3210", "http://127.0.0.1:3211"
 ADMIN = Identity("admin")
@@ -168,6 +170,7 @@ class Deployment:
             settings=Settings("test", CLOUD, SITE, "0"),
             seal=lambda data: sealer.seal("cursor", data),
             unseal=lambda text: sealer.unseal("cursor", text),
+            files=make_files(self.store, sealer, MemoryBlobs()),
         )
 
     # -- pushing ------------------------------------------------------------------------------------
@@ -185,7 +188,13 @@ class Deployment:
             ],
             "udfServerVersion": more.pop("version", "1.48.0"),
         }
-        return {"adminKey": "k", "functions": "convex/", "appDefinition": app, "componentDefinitions": more.pop("components", []), **more}
+        return {
+            "adminKey": "k",
+            "functions": "convex/",
+            "appDefinition": app,
+            "componentDefinitions": more.pop("components", []),
+            **more,
+        }
 
     def start(self, *modules: dict[str, Any], **more: Any) -> dict[str, Any]:
         started: dict[str, Any] = run(self.deploy.start_push(self.request(*modules, **more)))

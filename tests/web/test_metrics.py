@@ -26,7 +26,7 @@ def test_exposition() -> None:
     Counter("others_total", "Of another room", registry=bench.registry).inc()
     for body in (b'{"path":"a:b"}', b'{"path":"a:b"}', b"{"):
         bench.ask("POST", "/api/query", body)
-    bench.ask("POST", "/api/storage/upload", b"")
+    bench.ask("POST", "/api/push_config", b"")
     bench.application.answer = Deferred()
     bench.begin("POST", "/api/mutation", {"path": "a:b"})
     answer = bench.ask("GET", "/metrics")

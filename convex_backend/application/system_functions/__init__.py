@@ -14,6 +14,7 @@ from convex_backend.application.operations import check_operation
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.settings import Settings
 from convex_backend.application.system_functions import cli, frontend
+from convex_backend.application.system_functions import files as file_functions
 from convex_backend.application.system_functions.registry import (
     SystemCall,
     SystemFunction,
@@ -33,6 +34,7 @@ from convex_backend.values.paths import ROOT_COMPONENT
 from convex_backend.values.validators import validate_args
 
 if TYPE_CHECKING:
+    from convex_backend.application.file_storage import FileStorage
     from convex_backend.database.database import Database
     from convex_backend.database.transaction import Transaction
 
@@ -54,9 +56,11 @@ class SystemFunctions:
         settings: Settings,
         seal: Seal,
         unseal: Unseal,
+        files: FileStorage,
     ) -> None:
-        self._services = SystemServices(database, directory, store, settings, seal, unseal)
-        self._functions = {function.name: function for function in (*cli.FUNCTIONS, *frontend.FUNCTIONS)}
+        self._services = SystemServices(database, directory, store, settings, seal, unseal, files)
+        families = (cli.FUNCTIONS, frontend.FUNCTIONS, file_functions.FUNCTIONS)
+        self._functions = {function.name: function for family in families for function in family}
 
     @property
     def names(self) -> list[str]:

@@ -26,6 +26,7 @@ from convex_backend.values.kinds import InvalidValue, Value
 from convex_backend.values.validators import Validator, parse
 
 if TYPE_CHECKING:
+    from convex_backend.application.file_storage import FileStorage
     from convex_backend.database.catalog import TableInfo
     from convex_backend.database.database import Database
     from convex_backend.database.transaction import Transaction
@@ -76,6 +77,7 @@ class SystemServices:
     settings: Settings
     seal: Seal
     unseal: Unseal
+    files: FileStorage
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -210,11 +212,24 @@ def system_query(
     :param members: validators of its arguments.
     """
 
+    return _system_function("query", name, operation, in_component, members)
+
+
+def system_mutation(
+    name: str, operation: str | None, /, *, in_component: bool = False, **members: Mapping[str, Any]
+) -> Callable[[Run], SystemFunction]:
+    """Make a coroutine a system mutation; see :func:`system_query`."""
+    return _system_function("mutation", name, operation, in_component, members)
+
+
+def _system_function(
+    kind: str, name: str, operation: str | None, in_component: bool, members: Mapping[str, Mapping[str, Any]]
+) -> Callable[[Run], SystemFunction]:
     def decorate(run: Run) -> SystemFunction:
         arguments = dict(members)
         if in_component:
             arguments["componentId"] = field(STRING_OR_NULL, optional=True)
-        return SystemFunction(f"_system/{name}", "query", operation, parse(closed(**arguments)), run)
+        return SystemFunction(f"_system/{name}", kind, operation, parse(closed(**arguments)), run)
 
     return decorate
 
