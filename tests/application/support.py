@@ -22,6 +22,7 @@ from convex_backend.application.services import Services
 from convex_backend.application.settings import Settings
 from convex_backend.application.types import Caller
 from convex_backend.database.database import Database
+from convex_backend.errors import BadRequest
 from convex_backend.functions.context import CallContext, CallServices, DeploymentInfo
 from convex_backend.functions.directory import Environment, ResolvedFunction
 from convex_backend.functions.outcome import FunctionFailed
@@ -30,7 +31,7 @@ from convex_backend.interfaces import CallHost, CallSpec, FunctionError, Outcome
 from convex_backend.storage.memory_persistence import MemoryPersistence
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import parse_args, parse_returns
-from tests.database.documents import WallClock, run
+from tests.database.documents import START_NS, WallClock, run
 
 CALLER = Caller("HttpApi", "npm", "1.48.0", "0123456789abcdef")
 Script = Callable[["Function", Any], Awaitable[Any]]
@@ -134,7 +135,7 @@ class ScriptedPool:
             value = await script(function, orjson.loads(spec.args)[0])
         except FunctionFailed as error:
             return Outcome(None, error.error, (), frozenset(), 0.001)
-        except ScriptError as error:
+        except (ScriptError, BadRequest) as error:
             return Outcome(None, FunctionError(f"Uncaught Error: {error}\n"), (), frozenset(), 0.001)
         return Outcome(json.dumps(value).encode(), None, (), function.observed, 0.001)
 
@@ -176,13 +177,28 @@ class ScriptedDirectory:
         return None
 
 
+class SteadyClock:
+    """Wall time that moves with the timers of a test, and by a microsecond whenever it is looked at."""
+
+    def __init__(self, timers: Clock) -> None:
+        self._timers = timers
+        self._looks = 0
+
+    def now_ns(self) -> int:
+        self._looks += 1
+        return START_NS + (round(self._timers.seconds() * 1_000_000) + self._looks) * 1000
+
+
 class World:
     """Everything that the use cases need, in one process and one turn."""
 
-    def __init__(self, seed: int = 1, redact: bool = False) -> None:
-        self.persistence = MemoryPersistence()
+    def __init__(
+        self, seed: int = 1, redact: bool = False, persistence: MemoryPersistence | None = None, steady: bool = False
+    ) -> None:
+        """:param steady: wall time moves with ``timers`` only."""
+        self.persistence = persistence if persistence is not None else MemoryPersistence()
         self.timers = Clock()
-        self.clock = WallClock()
+        self.clock: WallClock | SteadyClock = SteadyClock(self.timers) if steady else WallClock()
         randbytes = random.Random(seed).randbytes
         self.registry = CollectorRegistry()
         self.db = Database(self.persistence, self.timers, self.clock, randbytes, self.registry)
@@ -190,7 +206,7 @@ class World:
         self.pool = ScriptedPool()
         self.directory = ScriptedDirectory()
         self.sealer = Sealer(b"s" * 32, "test")
-        self.jobs = JobScheduling(database=self.db, directory=self.directory, now_ns=self.clock.now_ns)
+        self.scheduling = JobScheduling(database=self.db, directory=self.directory, now_ns=self.clock.now_ns)
         calls = CallServices(
             self.directory,
             DeploymentInfo("test"),
@@ -198,7 +214,7 @@ class World:
             lambda: self.clock.now_ns() // 1_000_000,
             lambda data: self.sealer.seal("cursor", data),
             lambda text: self.sealer.unseal("cursor", text),
-            scheduling=self.jobs,
+            scheduling=self.scheduling,
         )
         self.log = FunctionLog(self.timers, self.clock.now_ns, self.registry)
         self.services = Services(
@@ -213,7 +229,7 @@ class World:
             function_log=self.log,
             random_bytes=randbytes,
             now_ns=self.clock.now_ns,
-            jobs=self.jobs,
+            jobs=self.scheduling,
         )
         self.queries = QueryRuns(self.services, self.sealer)
         self.live = LiveQueries(self.queries, LiveDatabase(self.services), self.timers, self.registry)
