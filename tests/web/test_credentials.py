@@ -203,3 +203,35 @@ def test_read_only_key(method: str, path: str, body: Any, operation: str | None)
 def test_route_without_auth_ignores_credentials() -> None:
     """Where credentials do not matter, bad ones do no harm."""
     assert Bench().ask("POST", "/api/query_ts", b"", {"Authorization": "x"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "method_path", [("GET", "/api/check_admin_key"), ("POST", "/api/deploy"), ("POST", "/api/get_config_hashes")]
+)
+def test_admin_key_as_bearer_token(method_path: tuple[str, str]) -> None:
+    """On a route for admins a ``Bearer`` token that has not the shape of a JWT is an admin key, right or wrong."""
+    bench = Bench()
+    method, path = method_path
+    body = {"functions": {}} if method == "POST" else None
+    assert bench.ask(method, path, body, {"Authorization": f"Bearer {bench.key}"}).status == 200
+    assert bench.ask(method, path, body, {"Authorization": "bearer nope"}).error == (401, "BadAdminKey")
+    assert bench.ask(method, path, body, {"Authorization": f"Bearer {GOOD_TOKEN}"}).error == (403, "BadDeployKey")
+
+
+def test_admin_key_as_bearer_token_is_no_admin_elsewhere() -> None:
+    """On a route for everybody a ``Bearer`` token is always a user's."""
+    bench = Bench()
+    answer = bench.ask("POST", "/api/query", QUERY, {"Authorization": f"Bearer {bench.key}"})
+    assert answer.error == (401, "NoAuthProvider")
+    assert bench.application.calls == []
+
+
+@pytest.mark.parametrize("kind", ["query", "mutation", "action"])
+def test_admin_key_in_the_body_of_a_call(kind: str) -> None:
+    """Calls take ``adminKey`` in the body: internal functions are open to it; a wrong one is refused, and the function never sees it."""
+    bench = Bench()
+    assert bench.ask("POST", f"/api/{kind}", {**QUERY, "adminKey": bench.key}).status == 200
+    assert bench.last_call.identity.is_admin
+    assert bench.key.encode() not in bench.last_call.args
+    assert bench.ask("POST", f"/api/{kind}", {**QUERY, "adminKey": "nope"}).error == (401, "BadAdminKey")
+    assert len(bench.application.calls) == 1

@@ -88,3 +88,53 @@ def test_long_poll() -> None:
     assert answer is not None
     assert answer.json == {"type": "raceDetected"}
     assert bench.in_flight == 0
+
+
+def test_simple_deploy() -> None:
+    """The body goes to the use case with who asks; the answer is JSON."""
+    bench = Bench()
+    bench.application.simple_deploy.answer = {"success": True, "warnings": ["Removed modules: a.js."]}
+    request = {"functions": {"a.js": "x"}, "adminKey": bench.key}
+    answer = bench.ask("POST", "/api/deploy", request, {"Convex-Client": "mine-2.0.0"})
+    assert (answer.status, answer.json) == (200, {"success": True, "warnings": ["Removed modules: a.js."]})
+    ((tree, identity, caller),) = bench.application.simple_deploy.calls
+    assert (tree, identity.is_admin, caller.client, caller.version) == (request, True, "mine", "2.0.0")
+
+
+def test_simple_deploy_refused() -> None:
+    """What is wrong with a module is a 400 with its text."""
+    bench = Bench()
+    bench.application.simple_deploy.answer = BadRequest("InvalidModules", "a.js, line 2: no")
+    answer = bench.admin("POST", "/api/deploy", {"functions": {}})
+    assert answer.error == (400, "InvalidModules")
+    assert answer.json["message"] == "a.js, line 2: no"
+
+
+def test_push_history() -> None:
+    """The history is a list, newest first, at most as long as asked for."""
+    bench = Bench()
+    assert [push["id"] for push in bench.admin("GET", "/api/push_history").json["pushes"]] == [2, 1]
+    (push,) = bench.admin("GET", "/api/push_history?limit=1").json["pushes"]
+    assert push == {
+        "id": 2,
+        "time_ms": 1.0,
+        "client": "npm-cli",
+        "version": "1.48.0",
+        "message": None,
+        "changes": {},
+        "current": True,
+    }
+    for limit in ("-1", "x", "1.5", "9" * 30, ""):
+        assert bench.admin("GET", f"/api/push_history?limit={limit}").error == (400, "BadQueryArgs")
+
+
+def test_rollback() -> None:
+    """A rollback names a push or none; both are told what is deployed now."""
+    bench = Bench()
+    assert bench.admin("POST", "/api/rollback", {"push": 1}).json["push"] == 1
+    assert bench.admin("POST", "/api/rollback", {}).json["current"]["id"] == 2
+    assert [number for number, _ in bench.application.rollbacks.calls] == [1, None]
+    for wrong in ("1", 1.5, True, [1]):
+        assert bench.admin("POST", "/api/rollback", {"push": wrong}).error == (400, "BadJsonBody")
+    bench.application.rollbacks.error = Conflict("RollbackRefused", "x")
+    assert bench.admin("POST", "/api/rollback", {}).error == (409, "RollbackRefused")
