@@ -94,6 +94,13 @@ class SnapshotMoved(Rerun):
         super().__init__("The snapshot whose timestamp was told is not the one that was read.")
 
 
+class RefusedLate(Rerun):
+    """A write was answered before it was carried out, and then refused: the mutation is run again with each answer after its work."""
+
+    def __init__(self) -> None:
+        super().__init__("A write that had been answered was refused.")
+
+
 class Overloaded(Transient):
     """A bounded queue is full or the server is stopping; ``code`` says which."""
 

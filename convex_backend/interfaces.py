@@ -235,13 +235,16 @@ class CallHost(Protocol):
         """Answer one asynchronous syscall.
 
         :param args: JSON text as the npm package made it.
-        :param consumed: rows of prefetched pages consumed since the last report, by query id (A3).
+        :param consumed: since the last report, rows of prefetched pages by query id, and gets answered in the child by document id (A3).
         :raises ConvexError: a user error; thrown into JavaScript as ``Error(message)`` and catchable there.
         :raises Transient: ends the run uncatchably.
         """
 
     def consumed(self, consumed: dict[str, int]) -> None:
-        """The last report of consumed rows, which comes with the result."""
+        """The last report of what was consumed, which comes with the result.
+
+        :raises Transient: ends the run uncatchably.
+        """
 
     def open_query(self, query_id: int, query: bytes) -> None:
         """``1.0/queryStream``, a notice without an answer: *query* is the query's JSON text. Its errors come with the first next."""
@@ -335,6 +338,7 @@ class CallSpec:
     :param tables: numbers of the component's user tables by name, for ``normalizeId``.
     :param admitted: part of work that was admitted before (a re-run of a mutation, a call made by a running action): never queued.
     :param reuse_context: the module exports ``experimental_reuseContext``: the run may share its context with earlier runs of the module.
+    :param ahead: the child may answer gets and writes of documents that it knows before their work is done (``docs/internals.md`` section 8).
     :param realm: the push has found that the module may be evaluated anew in a context that served other runs.
     :param http_route: of an HTTP action, method and path by which its router looks up the handler; ``args`` is then the request's JSON text.
     """
@@ -358,6 +362,7 @@ class CallSpec:
     reuse_context: bool = False
     realm: bool = False
     http_route: tuple[str, str] | None = None
+    ahead: bool = False
 
 
 @attrs.frozen(slots=True)

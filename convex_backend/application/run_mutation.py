@@ -16,6 +16,7 @@ Source: ``runtime.md`` section 10, ``sync.md`` section 5.5.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -24,11 +25,11 @@ import orjson
 from convex_backend.application import calls
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity, MutationKey
-from convex_backend.database.hints import named_points
+from convex_backend.database.hints import FunctionHabits, NamedDocument, named_documents, points_of
 from convex_backend.database.lanes import LaneTicket
 from convex_backend.database.reads import Point
 from convex_backend.deferreds import Coalescer, shield
-from convex_backend.errors import ConvexError, OccConflict, Rerun, SnapshotMoved
+from convex_backend.errors import ConvexError, OccConflict, RefusedLate, Rerun, SnapshotMoved
 from convex_backend.functions.context import CallContext
 from convex_backend.functions.log_lines import parse_line
 from convex_backend.interfaces import LedgerEntry, LogLine, Outcome
@@ -64,6 +65,7 @@ class Mutations:
         self._under_way: Coalescer[tuple[str, int], CallResult] = Coalescer()
         #: Component path and path of mutations that have looked at their snapshot's timestamp (``getSnapshotTs``).
         self._tells_snapshot: set[tuple[str, str]] = set()
+        self._habits = FunctionHabits()
 
     async def run(
         self,
@@ -118,10 +120,14 @@ class Mutations:
         database = self._services.database
         lanes = database.committer.lanes
         key_waited_for: Point | None = None
-        if lanes.any_hot:
-            expected = named_points(args, database.catalogs.newest, calls.ROOT)
+        habits, function = self._habits, _name_of(wanted)
+        named = named_documents(args)
+        likely = habits.likely(function, named)
+        if likely and lanes.any_hot:
+            expected = points_of(likely, database.catalogs.newest, calls.ROOT)
             key_waited_for = await database.start_gate.enter(expected)
-        ticket = lanes.ticket(hints=args)
+        ticket = lanes.ticket(named=likely)
+        ahead = not habits.is_strict(function)
         database.committer.siblings += 1
         conflicts = 0
         tries = 0
@@ -131,10 +137,25 @@ class Mutations:
                 tries += 1
                 ticket.keep_for_rerun()
                 try:
-                    return await self._attempt(wanted, args, identity, caller, key, ticket, tries, bracket, name in self._tells_snapshot)
+                    return await self._attempt(
+                        wanted,
+                        args,
+                        identity,
+                        caller,
+                        key,
+                        ticket,
+                        tries,
+                        bracket,
+                        name in self._tells_snapshot,
+                        ahead,
+                        named,
+                    )
                 except SnapshotMoved:
                     # From now on its runs begin at a fixed snapshot: they seldom have to be repeated for this.
                     self._note_tells_snapshot(name)
+                except RefusedLate:
+                    ahead = False
+                    habits.refused(function)
                 except Rerun:
                     continue
                 except OccConflict:
@@ -164,6 +185,8 @@ class Mutations:
         tries: int,
         bracket: Bracket | None,
         fixed: bool,
+        ahead: bool,
+        named: Sequence[NamedDocument],
     ) -> CallResult:
         services = self._services
         database = services.database
@@ -192,6 +215,7 @@ class Mutations:
             # Lanes that a try held must not wait for the next one, which may have to wait for those that want them.
             tree.on_lost = ticket.release_all
             tree.is_waited_for = ticket.is_waited_for
+            tree.ahead = ahead
             context = CallContext(
                 tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
             )
@@ -199,7 +223,7 @@ class Mutations:
             return context
 
         tables = database.catalogs.newest.table_numbers(component)
-        spec = calls.spec_of(services, prepared, tables, caller, timeout_seconds=0.0, admitted=tries > 1)
+        spec = calls.spec_of(services, prepared, tables, caller, timeout_seconds=0.0, admitted=tries > 1, ahead=ahead)
         outcome = await services.isolates.run(spec, make_host)
         transaction = current[0] if current else None
         if transaction is None or (transaction.closed and transaction.snapshot_ts is None):
@@ -209,6 +233,8 @@ class Mutations:
         else:
             try:
                 await self._check_code(transaction, wanted, prepared)
+                component = prepared.function.component
+                self._habits.learn(_name_of(wanted), named, transaction.reads, database.catalogs.newest, component)
                 if outcome.error is not None:
                     ts = await self._settle(transaction, ticket)
                 else:
@@ -279,6 +305,11 @@ class Mutations:
         finally:
             transaction.close()
         return calls.call_result(services, identity, caller, ts, value, None, ())
+
+
+def _name_of(wanted: calls.Target) -> str:
+    """What the habits of a function are kept under."""
+    return f"{wanted.component_path}/{wanted.path.stripped}"
 
 
 def _ledger_entry(key: MutationKey, outcome: Outcome, now_ms: int) -> LedgerEntry:

@@ -20,7 +20,7 @@ Source: ``docs/internals.md`` section 6.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -29,6 +29,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from convex_backend.database.hints import NamedDocument
 from convex_backend.database.reads import Interval, Point, ReadSet
 from convex_backend.database.snapshot import Snapshot
 from convex_backend.database.write_log import ConflictInfo
@@ -106,17 +107,17 @@ class LaneTicket:
 
     :ivar age: order of arrival; smaller is older.
     :ivar conflicts: how often a run of it was overtaken.
-    :ivar hints: text that may name documents which the mutation is going to read: its arguments.
+    :ivar named: documents that the mutation is likely to read.
     :ivar expected: keys that an earlier run of it came to need before it gave up.
     :ivar on_wait: told when a wait begins and when it ends, however it ends.
     """
 
-    __slots__ = ("age", "conflicts", "expected", "gave_up", "hints", "lanes", "on_wait", "owned", "waits")
+    __slots__ = ("age", "conflicts", "expected", "gave_up", "lanes", "named", "on_wait", "owned", "waits")
 
-    def __init__(self, lanes: Lanes, age: int, hints: bytes = b"") -> None:
+    def __init__(self, lanes: Lanes, age: int, named: Sequence[NamedDocument] = ()) -> None:
         self.lanes = lanes
         self.age = age
-        self.hints = hints
+        self.named = named
         self.expected: dict[Point | Interval, None] = {}
         self.conflicts = 0
         self.gave_up = False
@@ -223,13 +224,13 @@ class Lanes:
         hot = Gauge("convex_database_lane_hot_keys", "Hot points and intervals.", registry=registry)
         hot.set_function(self._hot_count)
 
-    def ticket(self, age: int | None = None, hints: bytes = b"") -> LaneTicket:
+    def ticket(self, age: int | None = None, named: Sequence[NamedDocument] = ()) -> LaneTicket:
         """A ticket for one mutation.
 
         :param age: smaller is older; by default younger than every ticket before it.
-        :param hints: see :class:`LaneTicket`.
+        :param named: see :class:`LaneTicket`.
         """
-        return LaneTicket(self, next(self._ages) if age is None else age, hints)
+        return LaneTicket(self, next(self._ages) if age is None else age, named)
 
     # What is hot
 

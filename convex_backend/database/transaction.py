@@ -33,7 +33,7 @@ from convex_backend.database.document_errors import (
     no_document,
     wrong_table,
 )
-from convex_backend.database.hints import named_points
+from convex_backend.database.hints import NamedDocument, points_of
 from convex_backend.database.index_keys import document_keys
 from convex_backend.database.lanes import LaneTicket, claim
 from convex_backend.database.query.cursor import Seal, Unseal
@@ -47,7 +47,8 @@ from convex_backend.database.system_tables import CATALOG_TABLETS, ROOT_COMPONEN
 from convex_backend.database.tables import create_table
 from convex_backend.database.virtual_rows import VirtualRows
 from convex_backend.database.writes import Keys, Write, WriteSet, WrittenSize
-from convex_backend.errors import BadRequest
+from convex_backend.errors import BadRequest, Rerun
+from convex_backend.interfaces import Row
 from convex_backend.values.ids import decode_id, encode_id
 from convex_backend.values.json_codec import dumps, loads
 from convex_backend.values.kinds import UNDEFINED, InvalidValue
@@ -63,7 +64,8 @@ _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."
 _DETACHED: Final = "Cannot perform write operations in an unmounted component. Make sure your component is installed in your `convex.config.ts` file."
 _NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
-# What may be a document id in the arguments of a mutation, and how far its arguments are searched for hot documents (A6).
+#: JSON text of documents that are sent ahead: a larger one costs more than a round trip.
+_MAX_AHEAD_BYTES: Final = 8192
 
 
 class Savepoint:
@@ -160,6 +162,10 @@ class Transaction:
         self._free_reads = 0
         self._names: dict[int, tuple[Catalog, RecordedNames]] = {}
         self._streams: list[QueryStream] = []
+        #: id text → point, and snapshot, of documents that were sent ahead and not read yet (``None``: changed since); ``None`` before that
+        self._ahead: dict[str, tuple[Point, int] | None] | None = None
+        #: documents of a mutation that were read or sent ahead, as stored
+        self._rows: dict[tuple[int, bytes], Row | None] = {}
         if kind == "query":
             self.snapshot = database.committer.snapshots.open(database.committer.durable_ts if ts is None else ts)
 
@@ -265,11 +271,96 @@ class Transaction:
             self.moves += 1
             self._base_catalog = self._database.catalogs.at(self.snapshot.ts)
             self._refresh_catalog()
+            if self._ahead:
+                self._check_ahead(self._ahead)
 
     def _hinted(self) -> list[Point]:
-        """Point reads of the documents whose ids occur in the ticket's hints."""
+        """Point reads of the documents that the mutation is likely to read."""
         assert self.ticket is not None
-        return named_points(self.ticket.hints, self.catalog, self.component)
+        return points_of(self.ticket.named, self.catalog, self.component)
+
+    async def _claim_named(self, ticket: LaneTicket) -> None:
+        """Before the first read: take the lanes of all documents that are likely to be read, while there is nothing that could be overtaken."""
+        lanes = self._committer.lanes
+        hot = [point for point in points_of(ticket.named, self.catalog, self.component) if lanes.is_hot_point(*point)]
+        if hot:
+            await self.claim(tuple(hot))
+
+    # -- documents that the child holds (``docs/internals.md`` section 8) ------------------------------
+
+    def send_ahead(self) -> list[tuple[NamedDocument, str, bytes | None]]:
+        """Documents that the function is likely to get next, with their table's name and JSON text. Nothing of them is recorded before :meth:`got`.
+
+        Gives them once for each transaction; nothing of what a read would have to wait for.
+        """
+        ticket = self.ticket
+        if ticket is None or self._ahead is not None:
+            return []
+        self._ahead = {}
+        found: list[tuple[NamedDocument, str, bytes | None]] = []
+        for document in ticket.named:
+            table = self.catalog.by_number.get((self.component, document.number))
+            if table is None or document.number in VIRTUAL_NUMBERS or document.text in self._ahead:
+                continue
+            point = (-table.tablet, document.id)
+            if point in self.reads.points or document.id in self.writes.tablets.get(table.tablet, ()):
+                continue
+            lane = self._committer.lanes.hot_point(*point)
+            if lane is not None and not ticket.owns(lane):
+                continue
+            try:
+                row = self.snapshot.get_now(table.tablet, document.id)
+            except BelowFloor:
+                break
+            json = None if row is None else row.json
+            if json is not None and len(json) > _MAX_AHEAD_BYTES:
+                continue
+            self._ahead[document.text] = (point, self.snapshot.ts)
+            self._rows[(table.tablet, document.id)] = row
+            found.append((document, table.name, json))
+        return found
+
+    def _check_ahead(self, ahead: dict[str, tuple[Point, int] | None]) -> None:
+        """The snapshot has moved: what was sent ahead and has changed since must not be taken any more."""
+        for text, sent in ahead.items():
+            if sent is not None:
+                point, ts = sent
+                read = ReadSet()
+                read.add_point(*point)
+                if self._committer.validate(read, ts) is None:
+                    ahead[text] = (point, self.snapshot.ts)
+                else:
+                    ahead[text] = None
+                    self._rows.pop((-point[0], point[1]), None)
+
+    def gets_left(self) -> tuple[int, int]:
+        """How many more gets, and bytes of JSON text that they give, may surely follow before a limit is met."""
+        documents, size = self.counters.left()
+        queries = self.counters.limits.database_queries - (self.reads.interval_count - self._free_reads)
+        return max(0, min(documents, queries)), size
+
+    def got(self, id: str, count: int) -> None:
+        """The function was given a document that the child held, *count* times: records what as many gets would have. Never raises for a limit.
+
+        :raises Rerun: it was sent ahead, and has changed since.
+        """
+        number, internal_id = decode_id(id)
+        info = self.catalog.by_number.get((self.component, number))
+        if info is None:
+            self.add_system_point(*table_number_point(self.component, number))
+            return
+        if info not in self._noted:
+            self.note_table(info)
+        if self._ahead and self._ahead.pop(id, ()) is None:
+            raise Rerun("A document that was sent ahead has changed.")
+        self.reads.add_point(-info.tablet, internal_id)
+        own = self.writes.tablets.get(info.tablet, {}).get(internal_id)
+        row = self._rows.get((info.tablet, internal_id))
+        json = own.json if own is not None else row.json if row is not None else None
+        if json is not None:
+            for _ in range(count):
+                self.counters.read(json)
+        self.count_queries()
 
     # -- catalog ------------------------------------------------------------------------------------
 
@@ -395,6 +486,8 @@ class Transaction:
             raise bad_id(call, error.message) from None
         if not self._begun:
             await self.ensure_begun()
+            if self._lanes is not None and self._lanes.any_hot and self.ticket is not None:
+                await self._claim_named(self.ticket)
         info = self.catalog.by_number.get((self.component, number))
         if info is None:
             self._get_without_table(call, number, table, is_system)
@@ -448,10 +541,17 @@ class Transaction:
             write = own.get(id)
             if write is not None:
                 return None if write.json is None else (write.old_ts, write.json)
-        try:
-            row = self.snapshot.get_now(tablet, id)
-        except BelowFloor:
-            row = await self.snapshot.get(tablet, id)
+        rows = self._rows
+        if (tablet, id) in rows:
+            # It is recorded as read: a snapshot that moved since has the same.
+            row = rows[(tablet, id)]
+        else:
+            try:
+                row = self.snapshot.get_now(tablet, id)
+            except BelowFloor:
+                row = await self.snapshot.get(tablet, id)
+            if lanes is not None:
+                rows[(tablet, id)] = row
         return None if row is None else (row.ts, row.json)
 
     async def normalize_id(self, table: str, id_string: str) -> str | None:

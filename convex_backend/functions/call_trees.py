@@ -61,7 +61,7 @@ class CallTrees:
         self._aborted = aborted
         self._limit_hit = limit_hit
         self._realms = realms
-        self._server = SyscallServer(clock, self.fail, self._flooded)
+        self._server = SyscallServer(clock, self.fail, self._flooded, self._result)
         self._next_id = 0
 
     # -- beginning -------------------------------------------------------------------------------------------------------
@@ -103,6 +103,7 @@ class CallTrees:
                 "reuse": spec.reuse_context,
                 "realm": self._realms.allows(spec),
                 **({} if spec.http_route is None else {"route": spec.http_route}),
+                "ahead": spec.ahead,
             }
         )
         try:
@@ -160,7 +161,8 @@ class CallTrees:
         if frame.kind == frames.SYSCALL:
             self._server.receive(call, frame)
         elif frame.kind == frames.RESULT:
-            self._result(call, frame)
+            if not self._server.defer(call, frame):
+                self._result(call, frame)
         elif frame.kind == frames.LOG:
             self._lines(call, read_lines(frame.meta))
         elif frame.kind in _STREAM_KINDS and call.action:
@@ -222,6 +224,7 @@ class CallTrees:
             call.parent.nested.remove(call)
         call.queue.clear()
         call.queued_bytes = 0
+        call.result = None
         serving, call.serving = call.serving, {}
         for served in serving.values():
             if served is not None:

@@ -121,8 +121,10 @@ class Call:
 
     :param done: fires with the outcome, or with :class:`Lost`; fails with what ends the run from outside JavaScript.
     :param queue: syscalls not yet begun, in order.
+    :param result: RESULT, while writes that the child has answered before it are carried out.
     :param serving: what answers syscalls now (one for queries and mutations, up to eight for actions).
     :param heard: the child has said something of it.
+    :param current_answered: whether the syscall that is being served was answered by the child itself; ``None`` between two.
     :param queued_bytes: of the arguments in ``queue``.
     :param syscall_since: of a root, since when the syscalls of its tree are being answered; ``None`` while JavaScript runs or another
         transaction is waited for. ``syscall_seconds``: what that has taken so far.
@@ -144,6 +146,8 @@ class Call:
     queued_bytes: int = 0
     serving: dict[int, Deferred[Any] | None] = attrs.field(factory=dict)
     current_seq: int = 0
+    current_answered: bool | None = None
+    result: Frame | None = None
     syscall_since: float | None = None
     syscall_seconds: float = 0.0
     parked: bool = False

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import attrs
 
 from convex_backend.database.counters import Counters
+from convex_backend.database.hints import NamedDocument
 from convex_backend.database.query.cursor import Seal, Unseal
 from convex_backend.database.writes import WrittenSize
 from convex_backend.errors import BadRequest, ConvexError, SnapshotMoved
@@ -34,6 +35,7 @@ from convex_backend.functions.scheduling import Scheduling
 from convex_backend.functions.streams import CallStreams
 from convex_backend.functions.syscalls import SyscallTable
 from convex_backend.interfaces import CallLink, LogLine, Outcome, SyscallReply
+from convex_backend.values.ids import SHORTEST_ID
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import TableNames
 
@@ -71,6 +73,15 @@ class Documents(Protocol):
 
     async def get(self, id: str, table: str | None, is_system: bool) -> bytes | None:
         """A document's JSON text."""
+
+    def send_ahead(self) -> Sequence[tuple[NamedDocument, str, bytes | None]]:
+        """Documents that are likely to be read next: with the table's name, and the JSON text if there is one."""
+
+    def gets_left(self) -> tuple[int, int]:
+        """Gets, and bytes of what they give, that may still follow."""
+
+    def got(self, id: str, count: int) -> None:
+        """The child has answered *count* gets of a document that it holds."""
 
     async def insert(self, table: str, value: Any) -> str:
         """:returns: the new document's id."""
@@ -203,6 +214,7 @@ class CallTree:
     :param on_lines: gets the console lines of a running action as they come.
     :param on_abandon: called when the try of the root gives nothing.
     :param on_lost: called before, when that is for want of its child.
+    :param ahead: children may answer gets and writes of documents that they hold (``docs/internals.md`` section 8).
     :param is_waited_for: whether other transactions wait for this one.
     :param streams: the byte streams of an action.
     :param notices: lines of ours that follow the function's own.
@@ -221,6 +233,7 @@ class CallTree:
     on_abandon: Callable[[], None] | None = None
     on_lost: Callable[[], None] | None = None
     is_waited_for: Callable[[], bool] | None = None
+    ahead: bool = False
     on_lines: Callable[[Sequence[LogLine]], None] | None = None
     streams: CallStreams | None = None
     notices: list[LogLine] = attrs.field(factory=list)
@@ -245,6 +258,7 @@ class CallContext:
         "kind",
         "link",
         "queries",
+        "sends_ahead",
         "transaction",
         "tree",
     )
@@ -268,6 +282,8 @@ class CallContext:
         self.depth = depth
         self.link: CallLink | None = None
         self.queries: dict[str, OpenQuery] = {}
+        #: the answer of the next get may bring other documents along: those that the arguments of the root name
+        self.sends_ahead = tree.ahead and not depth
         self._table = table
         self._told_ts: int | None = None
 
@@ -302,10 +318,12 @@ class CallContext:
 
     def consumed(self, consumed: dict[str, int]) -> None:
         """See :class:`CallHost`."""
-        for query_id, count in consumed.items():
+        for query_id, count in consumed.items():  # or a document's id
             query = self.queries.get(query_id)
             if query is not None:
                 query.stream.consume(count)
+            elif len(query_id) >= SHORTEST_ID:
+                self.documents.got(query_id, count)
 
     def open_query(self, query_id: int, query: bytes) -> None:
         """See :class:`CallHost`."""

@@ -93,6 +93,7 @@ def make_spec(
     tables: Mapping[str, int],
     timeout_seconds: float,
     admitted: bool = False,
+    ahead: bool = False,
 ) -> CallSpec:
     """The call of *function* with checked, normalised *args*; see :class:`CallSpec` for the parameters."""
     return CallSpec(
@@ -114,4 +115,5 @@ def make_spec(
         admitted=admitted,
         reuse_context=function.reuse_context,
         realm=function.realm,
+        ahead=ahead,
     )

@@ -5,6 +5,9 @@
     SYSCALL --> call.queue --> host.syscall --> SYSRESULT        notices: no SYSRESULT
                    |                |
          over its bounds: ends    error: thrown into JavaScript, or ends the tree
+
+A write that the child has answered itself (``docs/internals.md`` section 8) is carried out like any other, without SYSRESULT; when it is refused,
+the tree ends with ``RefusedLate``. RESULT waits until all of them are done.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from convex_backend.errors import ConvexError, ServerFault
+from convex_backend.errors import ConvexError, RefusedLate, ServerFault, Transient
 from convex_backend.functions import frames
 from convex_backend.functions.calls import Call
 from convex_backend.functions.frames import Frame
@@ -38,17 +41,23 @@ class SyscallServer:
 
     :param fail_tree: ends a call tree with an error for who called ``run``.
     :param flooded: a call has more syscalls outstanding than it may.
+    :param finish: takes a RESULT frame that was deferred.
     """
 
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, fail_tree: Callable[[Call, Exception], None], flooded: Callable[[Call], None]
+        self,
+        clock: IReactorTime,
+        fail_tree: Callable[[Call, Exception], None],
+        flooded: Callable[[Call], None],
+        finish: Callable[[Call, Frame], None],
     ) -> None:
         self._clock = clock
         self._fail_tree = fail_tree
         self._flooded = flooded
-        self._ops: dict[bytes, str] = {}
+        self._finish = finish
+        self._ops: dict[bytes, tuple[str, bool]] = {}
 
     def receive(self, call: Call, frame: Frame) -> None:
         """A SYSCALL frame of *call*.
@@ -71,6 +80,24 @@ class SyscallServer:
             call.serving[key] = served
         served.addErrback(self._serving_failed, call)
 
+    def defer(self, call: Call, result: Frame) -> bool:
+        """Whether *result* must wait for writes that the child has answered; it is finished when they are done.
+
+        Syscalls behind them that were not answered are dropped: nobody waits for them any more.
+        """
+        if call.action or not call.serving or call.current_answered is False:
+            return False
+        queue = call.queue
+        count = 0
+        while count < len(queue) and self._op(queue[count].meta)[1]:
+            count += 1
+        if not count and call.current_answered is None:
+            return False
+        while len(queue) > count:
+            queue.pop()
+        call.result = result
+        return True
+
     async def _serve(self, call: Call, key: int) -> None:
         """Answer queued syscalls of *call* until none is left; queries and mutations have one of these, actions up to eight."""
         queue = call.queue
@@ -86,10 +113,16 @@ class SyscallServer:
             frame = queue.popleft()
             call.queued_bytes -= len(frame.body)
             call.current_seq = frame.seq
-            op, consumed = self._op(frame.meta)
+            op, answered, consumed = self._op(frame.meta)
             if op in NOTICES:
-                self._notice(call, op, frame, consumed)
+                try:
+                    self._notice(call, op, frame, consumed)
+                except Transient as error:
+                    del call.serving[key]
+                    self._fail_tree(root, error)
+                    return
                 continue
+            call.current_answered = answered
             try:
                 reply: SyscallReply = await host.syscall(op, frame.body, consumed)
             except CancelledError:
@@ -99,18 +132,27 @@ class SyscallServer:
             except Exception as error:  # noqa: BLE001 - given to the function, or to who called run
                 if not call.alive:
                     return
+                if answered and is_user_error(error):
+                    error = RefusedLate()
                 if not self._throw(call, frame.seq, error):
                     del call.serving[key]
                     self._fail_tree(root, error)
                     return
+                call.current_answered = None
             else:
                 if not call.alive:
                     return
+                call.current_answered = None
+                if answered:
+                    continue
                 meta = orjson.dumps(reply.meta) if reply.meta else b""
                 child.send(frames.SYSRESULT, call.id, frame.seq, meta, reply.body)
         call.serving.pop(key, None)
         if not call.action:
             root.stop_syscall_clock(self._clock.seconds())
+        if call.result is not None and call.alive:
+            result, call.result = call.result, None
+            self._finish(call, result)
 
     async def _until_read(self, call: Call) -> None:
         """Wait until the child has taken what was sent to it. That is no system operation of *call*."""
@@ -153,15 +195,17 @@ class SyscallServer:
         call.serving.clear()
         self._fail_tree(call.root, error if not isinstance(error, CancelledError) else ServerFault())
 
-    def _op(self, meta: bytes) -> tuple[str, dict[str, int] | None]:
-        op = self._ops.get(meta)
-        if op is not None:
-            return op, None
+    def _op(self, meta: bytes) -> tuple[str, bool, dict[str, int] | None]:
+        """Name of the syscall, whether the child has answered it, and what it reports as consumed."""
+        known = self._ops.get(meta)
+        if known is not None:
+            return known[0], known[1], None
         tree = loads_lenient(meta)
         op = tree["op"]
         if not isinstance(op, str):
             raise TypeError("op is not text")
+        answered = tree.get("answered") is True
         consumed = tree.get("consumed")
         if not consumed and len(self._ops) < _MAX_KNOWN_METAS:
-            self._ops[meta] = op
-        return op, consumed or None
+            self._ops[meta] = op, answered
+        return op, answered, consumed or None

@@ -16,6 +16,8 @@ from typing import Final
 from convex_backend.values.kinds import InvalidValue
 
 INTERNAL_ID_BYTES: Final = 16
+SHORTEST_ID: Final = 31
+"""Characters of the text of an id with a table number below 128."""
 MAX_TABLE_NUMBER: Final = 2**32 - 1
 FIRST_USER_TABLE_NUMBER: Final = 10001
 
@@ -77,7 +79,7 @@ def decode_id(text: str) -> tuple[int, bytes]:
     :raises InvalidId: when *text* is not an id in its one canonical spelling.
     """
     length = len(text)
-    if not 31 <= length <= 37:
+    if not SHORTEST_ID <= length <= 37:
         raise InvalidId(f"Invalid ID length {length}")
     try:
         number = int(text.encode("latin-1").translate(_TO_PYTHON_DIGITS), 32)

@@ -164,7 +164,7 @@ function notices() {
 
 /** The parts of the bridge share one scope: what one declares, later ones (and functions of earlier ones) use. */
 const bridgeParts = [
-  "primordials", "state", "random", "time", "refusals", "errors", "syscalls", "host_operations", "timers", "groups", "console", "environment",
+  "primordials", "state", "random", "time", "refusals", "errors", "syscalls", "documents", "host_operations", "timers", "groups", "console", "environment",
   "realm", "modules", "realm_check", "entries",
 ];
 

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from twisted.internet.defer import Deferred
 
+from convex_backend.database.hints import named_documents
 from convex_backend.errors import OccConflict, Rerun, StorageFailed
 from convex_backend.values.ids import decode_id
 from tests.database.documents import Store, index_query, run, scan
@@ -46,7 +47,7 @@ async def rows_of(transaction, query, scheduler):
 
 async def until_committed(store, body, tries, hints=b""):
     """Run a mutation as the application does: one ticket, again after each conflict."""
-    ticket = store.db.committer.lanes.ticket(hints=hints)
+    ticket = store.db.committer.lanes.ticket(named=named_documents(hints))
     try:
         while True:
             tries.append(1)
@@ -189,7 +190,7 @@ def test_ids_in_arguments_are_expected_reads():
 
     async def transfer(name, source, sink):
         hints = orjson.dumps([{"from": source, "to": sink, "note": "0" * 32}])
-        ticket = lanes.ticket(hints=hints)
+        ticket = lanes.ticket(named=named_documents(hints))
         transaction = store.mutation(ticket=ticket, writer="m.js:f")
         tries.append(name)
         a = orjson.loads(await transaction.get(source))

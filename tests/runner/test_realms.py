@@ -387,6 +387,7 @@ KEPT_STATE = {
     "groupOfJsSyscall": "constant",
     "kindNames": "constant",
     "readOps": "constant",
+    "writeOps": "constant",
     "databaseOps": "constant",
     "stackHookProperty": "constant",
     "hiddenDescriptor": "holds nothing between uses",

@@ -18,6 +18,7 @@ name                     kinds  arguments                                       
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -39,7 +40,8 @@ from convex_backend.values.json_codec import from_json
 from convex_backend.values.kinds import InvalidValue
 
 if TYPE_CHECKING:
-    from convex_backend.functions.context import CallContext
+    from convex_backend.database.hints import NamedDocument
+    from convex_backend.functions.context import CallContext, Documents
 
 _NULL = SyscallReply(b"null")
 
@@ -70,8 +72,27 @@ async def get(context: CallContext, args: bytes) -> SyscallReply:
     is_system = tree.get("isSystem") is True
     call = "db.system.get" if is_system else "db.get"
     document_id = text_argument(tree, "id", call)
-    document = await context.documents.get(document_id, _table_of(tree, call), is_system)
+    documents = context.documents
+    document = await documents.get(document_id, _table_of(tree, call), is_system)
+    if context.sends_ahead:
+        context.sends_ahead = False
+        others = documents.send_ahead()
+        if others:
+            return _with_others(documents, document, others)
     return _NULL if document is None else SyscallReply(document)
+
+
+def _with_others(
+    documents: Documents, document: bytes | None, others: Sequence[tuple[NamedDocument, str, bytes | None]]
+) -> SyscallReply:
+    """The answer of a get with documents that are likely to be asked for next (``docs/internals.md`` section 8)."""
+    texts = [document or b"null", *[json or b"null" for _, _, json in others]]
+    count, size = documents.gets_left()
+    meta: dict[str, object] = {
+        "ahead": [(named.text, table) for named, table, _ in others],
+        "left": {"docs": count, "bytes": size},
+    }
+    return SyscallReply(b"\n".join(texts), meta)
 
 
 @syscall("1.0/insert", M)

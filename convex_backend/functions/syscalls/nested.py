@@ -94,6 +94,7 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         tables=context.tree.tables(function.component),
         timeout_seconds=0.0,
         admitted=True,
+        ahead=context.tree.ahead,
     )
     child = Context(
         context.tree, function, environment, context.syscalls, args_bytes=len(text), depth=context.depth + 1

@@ -12,6 +12,7 @@ import { resolveSpecifier } from "./specifiers.mjs";
 
 const ANNOUNCE_FD = 4;
 const QUIET_MS = 2000;
+const MAX_PATIENT_BYTES = 65536;
 const MAX_UNREAD_BYTES = 4 * 1024 * 1024; // what the parent has not read, above which no run is entered
 
 class Runner {
@@ -27,6 +28,8 @@ class Runner {
   #filling = false;
   #quiet = null; // timer that releases memory
   #out = [];
+  #outBytes = 0;
+  #urgent = false; // somebody waits for what is in #out
   #announced = false;
   #announcement = Buffer.alloc(24);
   #entries = 0n;
@@ -103,8 +106,12 @@ class Runner {
     for (const run of this.#runs.values()) if (run instanceof Run && run.parent === null) yield run;
   }
 
-  send(kind, call, seq, meta, body) {
-    this.#out.push(frames.encodeFrame(kind, call, seq, meta, body));
+  /** `patient`: nobody waits for it, it may travel with later frames. */
+  send(kind, call, seq, meta, body, patient = false) {
+    const frame = frames.encodeFrame(kind, call, seq, meta, body);
+    this.#out.push(frame);
+    this.#outBytes += frame.length;
+    if (!patient || this.#outBytes > MAX_PATIENT_BYTES) this.#urgent = true;
     this.#pumpSoon();
   }
 
@@ -116,6 +123,8 @@ class Runner {
     if (this.#out.length === 0) return;
     this.#sendNow(this.#out.length === 1 ? this.#out[0] : Buffer.concat(this.#out));
     this.#out = [];
+    this.#outBytes = 0;
+    this.#urgent = false;
   }
 
   #pumpSoon() {
@@ -130,6 +139,8 @@ class Runner {
     if (last !== null) {
       this.#entered = null;
       last.after();
+      // Before the next entry, which may take long.
+      if (this.#urgent) this.#flush();
     }
     if (this.#socket.writableLength > MAX_UNREAD_BYTES) {
       this.#announce(0);
@@ -146,7 +157,7 @@ class Runner {
     }
     if (!entered && this.#starts.length > 0) entered = this.#enter(this.#starts.shift());
     if (!entered) this.#announce(0);
-    if (!entered || last !== null) this.#flush();
+    if (!entered) this.#flush();
     if (entered || this.#ready.length > 0 || this.#starts.length > 0) {
       setImmediate(this.#pump);
     } else {

@@ -200,6 +200,7 @@ export class Run {
       "run",
       JSON.stringify(meta.tables ?? {}),
       meta.snapshot ?? "null",
+      kind === "mutation" && meta.ahead === true,
     );
     if (this.#isFresh && !this.#importModules()) return;
     if (kind === "httpAction") {
@@ -300,11 +301,12 @@ export class Run {
       const stream = int(bridge.syscallStream());
       const meta =
         `{"op":${JSON.stringify(op)}` +
-        `${consumed === "" ? "" : `,"consumed":${consumed}`}${stream < 0 ? "" : `,"queryId":${stream}`}}`;
+        `${consumed === "" ? "" : `,"consumed":${consumed}`}${stream >= 0 ? `,"queryId":${stream}` : stream === -2 ? ',"answered":true' : ""}}`;
       const seq = int(bridge.syscallSeq());
       const args = string(bridge.syscallArgs());
       this.#sample?.asked(seq, op, args);
-      this.#core.send(4, this.call, seq, meta, args);
+      // What is answered already is in no hurry: it travels with what comes next.
+      this.#core.send(4, this.call, seq, meta, args, stream === -2);
     }
   }
 
@@ -456,6 +458,11 @@ export class Run {
       bridge.answerError(seq, meta.error.message, body);
     } else if (meta.rows !== undefined) {
       bridge.answerPage(seq, body, meta.rows, meta.done === true, meta.left?.docs ?? Infinity, meta.left?.bytes ?? Infinity);
+    } else if (meta.ahead !== undefined) {
+      const [text, ...others] = body.split("\n");
+      if (bridge.answerGet(seq, text, meta.left.docs, meta.left.bytes) === true) {
+        for (let i = 0; i < others.length; i++) bridge.addDocument(meta.ahead[i][0], meta.ahead[i][1], others[i]);
+      }
     } else {
       bridge.answer(seq, body);
     }

@@ -81,7 +81,7 @@ async function settleHttp(promise) {
 return freeze({
   __proto__: null,
 
-  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables, newSnapshot) {
+  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables, newSnapshot, newAhead) {
     kind = newKind;
     where = newWhere;
     importMs = newImportMs;
@@ -92,6 +92,7 @@ return freeze({
     environmentRule = newRule;
     tablesText = newTables;
     snapshotText = newSnapshot;
+    answersAhead = newAhead === true;
   },
   /** Whether another run may follow in this context: the modules are there, and the run has left nothing that would go on. */
   isReusable: () =>
@@ -119,6 +120,10 @@ return freeze({
     streams = new NativeMap();
     unsent = lastUnsent = sent = dirty = null;
     inFlight = leftDocs = leftBytes = 0;
+    documents = new NativeMap();
+    knownCount = getsLeft = charactersLeft = otherReads = waitingGets = 0;
+    writesLeft = MAX_WRITES_AHEAD;
+    gotten = create(null);
     lines = lastLine = null;
     lineCount = 0;
     stopwatches = new NativeMap();
@@ -234,14 +239,16 @@ return freeze({
     if (isLive() && !node.notice && inFlight >= 8) return "";
     unsent = node.nextUnsent;
     node.nextUnsent = null;
-    if (!node.notice) inFlight++;
+    if (node.notice) node.taken = true;
+    else inFlight++;
     sent = node;
     return node.op;
   },
   syscallArgs: () => sent.args,
   syscallSeq: () => sent.seq,
+  /** Of a notice: id of its stream, or -2 for a write that has its answer. -1 for what is to be answered. */
   syscallStream: () => (sent.notice ? sent.stream : -1),
-  /** JSON of rows served without asking since the last report, or "". */
+  /** JSON of rows and documents served without asking since the last report, or "". */
   consumed() {
     let text = "";
     while (dirty !== null) {
@@ -251,6 +258,8 @@ return freeze({
       text += `${text === "" ? "{" : ","}"${stream.id}":${stream.consumed}`;
       stream.consumed = 0;
     }
+    const gets = reportGotten();
+    if (gets !== "") text += text === "" ? `{${apply(slice, gets, [1])}` : gets;
     return text === "" ? "" : `${text}}`;
   },
   nextLine() {
@@ -294,6 +303,20 @@ return freeze({
     inFlight--;
     node.state = 1;
     node.text = text;
+    if (answersAhead && node.op === GET) knowAnswer(node);
+  },
+  /** The answer of a get with which documents come, and how many gets and characters are left before a limit. Whether they may be added. */
+  answerGet(seq, text, gets, characters) {
+    const node = apply(mapGet, nodes, [seq]);
+    if (node === undefined || node.state !== 0) return false;
+    this.answer(seq, text);
+    if (!answersAhead || node.otherReads !== otherReads) return false;
+    getsLeft = gets;
+    charactersLeft = characters;
+    return node.epoch === epoch;
+  },
+  addDocument(id, table, text) {
+    if (apply(mapGet, documents, [id]) === undefined) know(id, table, text, false);
   },
   answerPage(seq, text, rows, done, docs, bytes) {
     const node = apply(mapGet, nodes, [seq]);
@@ -307,6 +330,7 @@ return freeze({
     const node = apply(mapGet, nodes, [seq]);
     if (node === undefined || node.state !== 0) return;
     inFlight--;
+    if (answersAhead && node.op === GET) waitingGets--;
     if (node.stream !== null) {
       node.stream.pending--;
       node.stream.row = null;

@@ -4,6 +4,7 @@
 const { apply, construct, defineProperty, getPrototypeOf } = Reflect;
 const { create, freeze, preventExtensions } = Object;
 const objectToString = Object.prototype.toString;
+const { hasOwnProperty } = Object.prototype;
 const functionToString = Function.prototype.toString;
 const NativePromise = Promise;
 const promiseReject = Promise.reject;

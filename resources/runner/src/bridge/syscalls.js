@@ -45,7 +45,7 @@ function toSend(node) {
   lastUnsent = node;
 }
 let lastUnsent = null;
-const notice = (op, args, id) => ({ __proto__: null, op, args, seq: 0, notice: true, stream: id, nextUnsent: null });
+const notice = (op, args, id) => ({ __proto__: null, op, args, seq: 0, notice: true, stream: id, taken: false, nextUnsent: null });
 function toNotify(node) {
   if (unsent === null) unsent = node;
   else lastUnsent.nextUnsent = node;
@@ -116,16 +116,19 @@ function asyncSyscall(op, args) {
       __proto__: null,
       op, args, resolve, reject,
       seq: 0, state: 0, // 0 waits for Python, 1 has its answer, 2 failed
-      text: "", error: "", data: "", row: null, stream: null, epoch: 0, notice: false,
+      text: "", error: "", data: "", row: null, stream: null, epoch, otherReads, notice: false,
       next: null, previous: null, nextUnsent: null,
     };
     append(node);
     if (op === NEXT && !isLive()) {
+      getsLeft = 0;
+      otherReads++;
       queueNext(node);
       return;
     }
+    const here = answersAhead && answerHere(node);
     if (readOps[op] !== true) epoch++;
-    toSend(node);
+    if (!here) toSend(node);
   });
 }
 
