@@ -48,16 +48,23 @@ class LocalBlobStore:
     :param root: the directory; nobody else may write in it.
     :param reactor: results of threads come back through it.
     :param random_uuid: makes keys.
+    :param make_thread_pool: ``(min, max)`` to a thread pool; tests give one that runs work at once in the caller's thread.
     """
 
     _log = Logger()
 
-    def __init__(self, root: Path, reactor: Any, random_uuid: Callable[[], uuid.UUID] = uuid.uuid4) -> None:
+    def __init__(
+        self,
+        root: Path,
+        reactor: Any,
+        random_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
+        make_thread_pool: Callable[[int, int], ThreadPool] = ThreadPool,
+    ) -> None:
         self._root = root
         self._reactor = reactor
         self._random_uuid = random_uuid
-        # Daemon threads start with the first work.
-        self._threads = ThreadPool(0, _MAX_THREADS, name="blobs")
+        # A thread starts with the first work.
+        self._threads = make_thread_pool(0, _MAX_THREADS)
         self._in_flight = InFlight()
 
     def start(self) -> Deferred[None]:
