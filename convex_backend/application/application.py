@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from convex_backend.application import calls
+from convex_backend.application.deletion import Deletion
 from convex_backend.application.http_routing import HttpRouting
+from convex_backend.application.job_admin import JobAdmin
 from convex_backend.application.keys import Keys
 from convex_backend.application.live_queries import LiveQueries
 from convex_backend.application.run_action import run_action
@@ -59,7 +61,9 @@ class Application:
         self.live = live
         self.deploy = deploy
         self.environment = environment
+        self.deletion = Deletion(services.database)
         self.mutations = Mutations(services)
+        self.job_admin = JobAdmin(services)
         self.http_routing = HttpRouting(cast("Directory", services.directory))
         self.signing_keys = signing_keys
         self._queries = queries

@@ -45,7 +45,9 @@ class ActionCalls:
         """See ``NestedRunner``."""
         application = self._application
         inner = attrs.evolve(self._caller, source="Action")
-        component_path = application.services.directory.component_path(component)
+        component_path = caller.function.component_path
+        if component != caller.function.component:
+            component_path = application.services.directory.component_path(component)
         identity = self._identity
         if not identity.is_admin and (caller.function.component or component):
             # Who the user is stays in the app; admins are admins everywhere (section 9.2).

@@ -1,8 +1,8 @@
-"""Deleting the entries of dropped indexes, once no retained snapshot can ask for them.
+"""Deleting the entries of dropped indexes and the documents of dropped tables, once no retained snapshot can ask for them.
 
-A dropped index leaves a row in ``_backend_state`` (``tables.remove_index``). Its entries stay until the retention watermark has
-passed the drop, because a read at an older timestamp still knows the index; then they go in bounded steps, and the row last, so a restart
-goes on where it was.
+What was dropped leaves a row in ``_backend_state`` (``tables.remove_index``, ``tables.drop_table``). Entries and documents stay until the retention
+watermark has passed the drop, because a read at an older timestamp still knows the index or the table; then they go in bounded steps, and the row
+last, so a restart goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from convex_backend.database.system_tables import BACKEND_STATE
-from convex_backend.database.tables import DROPPED_INDEX_PREFIX
+from convex_backend.database.tables import DROPPED_INDEX_PREFIX, DROPPED_TABLE_PREFIX
+from convex_backend.database.writes import Write
 from convex_backend.deferreds import InFlight, from_coroutine
 from convex_backend.errors import ConvexError
 
@@ -58,9 +59,9 @@ class DroppedIndexCleanup:
             try:
                 await self.run_once()
             except ConvexError as error:
-                self._log.warn("dropped indexes could not be cleaned: {error}", error=error)
+                self._log.warn("dropped indexes and tables could not be cleaned: {error}", error=error)
             except Exception:  # noqa: BLE001 - the next turn tries again
-                self._log.failure("cleaning dropped indexes failed")
+                self._log.failure("cleaning dropped indexes and tables failed")
 
     async def run_once(self) -> None:
         """Delete what is due."""
@@ -73,6 +74,8 @@ class DroppedIndexCleanup:
         for row_id, row in rows:
             if row["key"].startswith(DROPPED_INDEX_PREFIX) and self._due(row):
                 await self._delete(row_id, row["index"])
+            elif row["key"].startswith(DROPPED_TABLE_PREFIX) and self._due(row):
+                await self._delete_documents(row_id, row["tablet"])
 
     def _due(self, row: dict[str, Any]) -> bool:
         dropped_ns = int(row["dropped_ms"]) * 1_000_000
@@ -85,10 +88,31 @@ class DroppedIndexCleanup:
             deleted = await self._database.persistence.delete_index(index, STEP_ENTRIES)
             if deleted < STEP_ENTRIES:
                 break
+        await self._forget(row_id)
+        self._log.info("deleted the entries of dropped index {index}", index=index)
+
+    async def _delete_documents(self, row_id: bytes, tablet: int) -> None:
+        while not self._stopping:
+            transaction = self._database.begin("system", writer="table cleanup")
+            try:
+                await transaction.ensure_begun()
+                rows = await transaction.snapshot.scan(-tablet, tablet, b"", None, False, STEP_ENTRIES)
+                for row in rows:
+                    # The entries of its indexes go with the indexes.
+                    transaction.writes.put(Write(tablet, row.id, row.ts, row.json, {}, None, {}))
+                if rows:
+                    await self._database.commit(transaction)
+            finally:
+                transaction.close()
+            if len(rows) < STEP_ENTRIES:
+                await self._forget(row_id)
+                self._log.info("deleted the documents of dropped table {tablet}", tablet=tablet)
+                return
+
+    async def _forget(self, row_id: bytes) -> None:
         transaction = self._database.begin("system", writer="index cleanup")
         try:
             await transaction.system.delete(BACKEND_STATE.name, row_id)
             await self._database.commit(transaction)
         finally:
             transaction.close()
-        self._log.info("deleted the entries of dropped index {index}", index=index)

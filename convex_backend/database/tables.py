@@ -135,10 +135,15 @@ async def remove_index(transaction: Transaction, index: IndexInfo) -> None:
 
 
 async def drop_table(transaction: Transaction, table: TableInfo) -> None:
-    """Drop a table with its indexes: from this commit on nobody finds it. Its documents are deleted afterwards, in steps (``table_cleanup``)."""
+    """Drop a table with its indexes: from this commit on nobody finds it. Its documents are deleted later (``index_cleanup``)."""
     for index in table.indexes:
         await remove_index(transaction, index)
     await transaction.system.delete(TABLES.name, table.row_id)
     await transaction.system.insert(
-        BACKEND_STATE.name, {"key": f"{DROPPED_TABLE_PREFIX}{table.tablet}", "tablet": table.tablet}
+        BACKEND_STATE.name,
+        {
+            "key": f"{DROPPED_TABLE_PREFIX}{table.tablet}",
+            "tablet": table.tablet,
+            "dropped_ms": float(transaction.begin_time_ms),
+        },
     )

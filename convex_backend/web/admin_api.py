@@ -32,12 +32,6 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", "/api/cancel_import"),
     ),
     "The test-function endpoint": (("POST", "/api/run_test_function"),),
-    "Deleting tables and components": (("POST", "/api/delete_tables"), ("POST", "/api/delete_component")),
-    "The scheduler": (
-        ("POST", "/api/cancel_job"),
-        ("POST", "/api/cancel_all_jobs"),
-        ("POST", "/api/delete_scheduled_functions_table"),
-    ),
     "Changing the canonical URL": (("POST", "/api/update_canonical_url"), ("POST", "/api/v1/update_canonical_url")),
     "Application metrics": (("GET", "/api/app_metrics/<path:rest>"),),
     "Streaming export": (
@@ -63,7 +57,6 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", "/api/get_config"),
         ("GET", "/api/schema_state/<path:rest>"),
     ),
-    "Pausing": (("POST", "/api/v1/pause_deployment"), ("POST", "/api/v1/unpause_deployment")),
     "The OpenAPI description": (("GET", "/api/dashboard_openapi.json"), ("GET", "/api/public_openapi.json")),
     "Shapes": (("GET", "/api/shapes2"), ("GET", "/api/get_indexes")),
     "This part of the platform API": (("GET", "/api/v1/<path:rest>"), ("POST", "/api/v1/<path:rest>")),
@@ -125,6 +118,25 @@ class AdminApi:
     async def update_environment_variables_v1(self, call: ApiCall) -> bytes:
         """See :meth:`update_environment_variables`."""
         return await self.update_environment_variables(call)
+
+    @api_route(app, "/api/delete_tables", auth=Auth.ADMIN)
+    async def delete_tables(self, call: ApiCall) -> bytes:
+        """Delete tables with their documents, all or none."""
+        names = call.field("tableNames", list, "an array")
+        if not all(isinstance(name, str) for name in names):
+            raise BadRequest("BadJsonBody", "tableNames: expected strings")
+        component = call.fields().get("componentId")
+        if component is not None and not isinstance(component, str):
+            raise BadRequest("BadJsonBody", "componentId: expected a string or null")
+        await self.front.application.deletion.delete_tables(names, component, call.identity)
+        return b""
+
+    @api_route(app, "/api/delete_component", auth=Auth.ADMIN)
+    async def delete_component(self, call: ApiCall) -> bytes:
+        """Delete a component that is not mounted."""
+        component = call.field("componentId", str, "a string")
+        await self.front.application.deletion.delete_component(component, call.identity)
+        return b""
 
 
 def _change(change: Any) -> tuple[str, str | None]:

@@ -1,4 +1,7 @@
-"""Components with the official CLI: a local one, mounted twice and with one of its own below, and two from npm (``push.md`` 7, ``runtime.md`` 9.2)."""
+"""Components with the official CLI: a local one, mounted twice and with one of its own below, and two from npm.
+
+Source: ``push.md`` section 7, ``runtime.md`` section 9.2.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Server, convex, make_app, running
+from tests.e2e.harness import ADMIN_KEY, Server, convex, make_app, running
 
 #: The CLI generates a wrong path for the types of a component that is nested in a local one.
 UNTYPED = ("--typecheck", "disable")
@@ -159,8 +162,14 @@ def test_the_cli_looks_into_components(deployed: tuple[Path, Server]) -> None:
 
 
 def test_unmount_remount_and_delete(deployed: tuple[Path, Server]) -> None:
-    """A push without a mount keeps its data for a later one; deleting needs it unmounted, and then nothing is left."""
+    """A push without a mount keeps its data for a later one; what is mounted cannot be deleted."""
     app, server = deployed
+    key = {"Authorization": f"Convex {ADMIN_KEY}"}
+    query = {"path": "_system/frontend/components:list", "format": "json", "args": {}}
+    _, _, listed = server.request("POST", "/api/query", query, key)
+    [identifier] = [one["id"] for one in json.loads(listed)["value"] if one["path"] == "second"]
+    status, _, answer = server.request("POST", "/api/delete_component", {"componentId": identifier}, key)
+    assert (status, json.loads(answer)["code"]) == (400, "ComponentMustBeUnmounted")
     server.value("mutation", "main:add", {"name": "kept", "by": 1})
     config = app / MAIN
     main = app / "convex" / "main.ts"
