@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import orjson
 from twisted.internet.defer import CancelledError, Deferred
@@ -74,7 +75,7 @@ class StorageApi:
     async def download(self, call: ApiCall) -> bytes:
         """Send a file or a part of it."""
         request = call.request
-        name = request.path.decode("utf-8", "replace").removeprefix(_PREFIX)
+        name = unquote(request.path.decode("utf-8", "replace").removeprefix(_PREFIX))
         component = call.text_arg("component", "") or None
         download = await self.front.application.files.open_download(name, component)
         try:

@@ -163,6 +163,7 @@ class Deployment:
             database=self.db, store=self.rows, directory=self.directory, analyzer=self.analyzer
         )
         sealer = Sealer(bytes(32), "test")
+        self.files = make_files(self.store, sealer, MemoryBlobs())
         self.system = SystemFunctions(
             database=self.db,
             directory=self.directory,
@@ -170,7 +171,7 @@ class Deployment:
             settings=Settings("test", CLOUD, SITE, "0"),
             seal=lambda data: sealer.seal("cursor", data),
             unseal=lambda text: sealer.unseal("cursor", text),
-            files=make_files(self.store, sealer, MemoryBlobs()),
+            files=self.files,
         )
 
     # -- pushing ------------------------------------------------------------------------------------
