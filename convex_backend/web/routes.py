@@ -28,9 +28,10 @@ from convex_backend.web.meta import MetaApi
 from convex_backend.web.public_api import PublicApi
 from convex_backend.web.route_table import Endpoint, RouteTable
 from convex_backend.web.routing import Front
+from convex_backend.web.scheduler_api import SchedulerApi
 from convex_backend.web.storage_api import StorageApi
 
-FAMILIES: Final[tuple[type[Any], ...]] = (PublicApi, MetaApi, DeployApi, DemoApi, LogsApi, StorageApi, AdminApi, NotYetApi)
+FAMILIES: Final[tuple[type[Any], ...]] = (PublicApi, MetaApi, DeployApi, DemoApi, LogsApi, StorageApi, SchedulerApi, AdminApi, NotYetApi)
 # Werkzeug compiles a function for each.
 _RULES_AT_ONCE: Final = 8
 

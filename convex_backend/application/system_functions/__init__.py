@@ -13,7 +13,7 @@ from convex_backend.application.directory import Directory
 from convex_backend.application.operations import check_operation
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.settings import Settings
-from convex_backend.application.system_functions import cli, frontend
+from convex_backend.application.system_functions import cli, frontend, jobs
 from convex_backend.application.system_functions import files as file_functions
 from convex_backend.application.system_functions.registry import (
     SystemCall,
@@ -59,7 +59,7 @@ class SystemFunctions:
         files: FileStorage,
     ) -> None:
         self._services = SystemServices(database, directory, store, settings, seal, unseal, files)
-        families = (cli.FUNCTIONS, frontend.FUNCTIONS, file_functions.FUNCTIONS)
+        families = (cli.FUNCTIONS, frontend.FUNCTIONS, file_functions.FUNCTIONS, jobs.FUNCTIONS)
         self._functions = {function.name: function for family in families for function in family}
 
     @property

@@ -116,18 +116,6 @@ async def list_auth_providers(call: SystemCall) -> Value:
     return found
 
 
-@system_query("frontend/deploymentState:deploymentState", None)
-async def deployment_state(call: SystemCall) -> Value:
-    """Whether functions run; pausing is not available yet."""
-    return {"state": "running"}
-
-
-@system_query("frontend/backendState:backendState", None)
-async def backend_state(call: SystemCall) -> Value:
-    """Why functions would not run."""
-    return {"system": "none", "usage_limit": "none", "user": "none"}
-
-
 @system_query("frontend/modules:listForAllComponents", "ViewData")
 async def list_modules_everywhere(call: SystemCall) -> Value:
     """``[[component id, modules]…]``; the app's id is null."""
@@ -299,8 +287,6 @@ FUNCTIONS: tuple[SystemFunction, ...] = (
     convex_site_url,
     list_environment_variables,
     list_auth_providers,
-    deployment_state,
-    backend_state,
     list_modules_everywhere,
     list_modules,
     args_validator,
