@@ -22,7 +22,7 @@ import attrs
 import orjson
 
 from convex_backend.application.operations import check_operation
-from convex_backend.application.push_analysis import AnalysisPool, PushRefused
+from convex_backend.application.push_analysis import PUSH_PREFIX, AnalysisPool, PushRefused
 from convex_backend.application.whole_push import push_whole
 from convex_backend.application.word_map import word_map
 from convex_backend.errors import BadRequest
@@ -210,6 +210,10 @@ class SimpleDeploy:
             diff = await push_whole(self._deploy, request, identity, caller, sources.message)
         except PushRefused as error:
             raise _module_fault(error, names) from None
+        except BadRequest as error:
+            if not error.message.startswith(PUSH_PREFIX):
+                raise
+            raise BadRequest(error.code, error.message.removeprefix(PUSH_PREFIX)) from None
         return {"success": True, "warnings": [*sources.warnings, *_diff_warnings(diff)]}
 
     async def _erase_types(self, sources: list[_Source]) -> dict[str, str]:

@@ -1,0 +1,296 @@
+"""Deploying without the CLI, the history of pushes and the way back, against a real server (``docs/deploy_api.md``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import ADMIN_KEY, ROOT, Server, convex, running
+
+MESSAGES = """\
+import { mutation, query, action, internalQuery } from "./_generated/server";
+import { api, internal } from "./_generated/api";
+import { ConvexError, v } from "convex/values";
+import { shout } from "./lib/text";
+
+export const list = query({ args: {}, handler: async (ctx) => await ctx.db.query("messages").withIndex("by_body").collect() });
+export const send = mutation({
+  args: { body: v.string() },
+  handler: async (ctx, { body }: { body: string }): Promise<string> => {
+    if (body === "") throw new ConvexError({ code: "EMPTY" });
+    return await ctx.db.insert("messages", { body: shout(body) });
+  },
+});
+export const count = internalQuery({ args: {}, handler: async (ctx) => (await ctx.db.query("messages").collect()).length });
+export const twice = action({
+  args: { body: v.string() },
+  handler: async (ctx, { body }) => {
+    await ctx.runMutation(api.messages.send, { body });
+    await ctx.runMutation(api.messages.send, { body });
+    return await ctx.runQuery(internal.messages.count, {});
+  },
+});
+export const fail = query({
+  args: {},
+  handler: async () => {
+    throw new Error("on line 26");
+  },
+});
+"""
+TEXT = "export const shout = (text) => `${text.toUpperCase()}!`;\n"
+SCHEMA = """\
+import { defineSchema, defineTable } from "convex/server";
+import { body } from "./fields";
+
+export default defineSchema({ messages: defineTable({ body }).index("by_body", ["body"]) });
+"""
+FUNCTIONS = {
+    "messages.ts": MESSAGES,
+    "lib/text.js": TEXT,
+    "schema.ts": SCHEMA,
+    "fields.ts": 'import { v } from "convex/values";\nexport const body = v.string();\n',
+    "_generated/api.js": "this is left out",
+}
+MUTATION = 'import { mutation } from "./_generated/server";\nimport { v } from "convex/values";\n'
+QUERY = 'import { query } from "./_generated/server";\nimport { v } from "convex/values";\n'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the tests of this file."""
+    with running(tmp_path_factory.mktemp("deploy")) as server:
+        yield server
+
+
+def deploy(server: Server, functions: Any, **more: Any) -> tuple[int, Any]:
+    """``POST /api/deploy``. :returns: status and answer."""
+    status, _, answer = server.request("POST", "/api/deploy", {"adminKey": ADMIN_KEY, "functions": functions, **more})
+    return status, json.loads(answer)
+
+
+def console(server: Server, *arguments: str) -> tuple[int, str]:
+    """Run the console script beside *server*, with the credentials in its folder. :returns: exit code and what it printed."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CONVEX")}
+    environment |= {"PYTHONPATH": str(ROOT), "CONVEX_SELF_HOSTED_URL": server.url}
+    command = [sys.executable, "-m", "convex_backend.cli", *arguments]
+    done = subprocess.run(command, cwd=server.folder, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_deploys_modules_that_import_each_other(server: Server) -> None:
+    """JavaScript and TypeScript, with npm's library and ``_generated``, are an app; errors have the lines of what was sent."""
+    assert deploy(server, FUNCTIONS) == (
+        200,
+        {"success": True, "warnings": ["_generated/api.js was ignored: the server makes _generated itself."]},
+    )
+    assert server.value("mutation", "messages:send", {"body": "hi"})
+    assert server.value("action", "messages:twice", {"body": "yo"}) == 3
+    assert [message["body"] for message in server.value("query", "messages:list")] == ["HI!", "YO!", "YO!"]
+    answer = server.call("mutation", "messages:send", {"body": ""})
+    assert answer["errorData"] == {"code": "EMPTY"}
+    message = server.call("query", "messages:fail")["errorMessage"]
+    assert "Uncaught Error: on line 26\n    at handler (messages.ts:26:" in message
+    answer = server.call("mutation", "messages:send", {"body": 3})
+    assert "ArgumentValidationError" in answer["errorMessage"]
+    assert "Could not find public function" in server.call("query", "messages:count")["errorMessage"]
+
+
+def table(field: str) -> dict[str, Any]:
+    members = {"body": {"fieldType": {"type": field}, "optional": False}}
+    return {"tableName": "messages", "documentType": {"type": "object", "value": members}}
+
+
+@pytest.mark.parametrize(
+    ("functions", "schema", "code", "message"),
+    [
+        (
+            {"a.js": "const a = 1;\nlet x = ;\n"},
+            None,
+            "InvalidModules",
+            "a.js, line 2: Uncaught SyntaxError: Unexpected token ';'",
+        ),
+        (
+            {"a.ts": "const a: number = 1;\nlet x: = ;\n"},
+            None,
+            "InvalidModules",
+            "a.ts, line 2: Uncaught SyntaxError: ",
+        ),
+        (
+            {"a.ts": "\nenum X { A }"},
+            None,
+            "InvalidModules",
+            "a.ts, line 2: Uncaught SyntaxError: TypeScript enum is not",
+        ),
+        (
+            {"a.js": "\nimport './b.js';"},
+            None,
+            "InvalidModules",
+            "a.js, line 2: Couldn't find JavaScript module 'b.js'.",
+        ),
+        (
+            {"a.js": "import x from 'lodash';"},
+            None,
+            "InvalidModules",
+            'a.js, line 1: Relative import path "lodash" not pre',
+        ),
+        (
+            {"a.js": "import './b';", "b.js": "\n\nnope.x;"},
+            None,
+            "InvalidModules",
+            "a.js: in b.js, line 3: Uncaught ReferenceError: nope is not defined",
+        ),
+        (
+            {"a.ts": '\nimport { Doc } from "./_generated/dataModel";\nexport const f = (d: Doc) => d;'},
+            None,
+            "InvalidModules",
+            "a.ts, line 2: Uncaught SyntaxError: The requested module './_generated/dataModel' does not provide",
+        ),
+        (
+            {"a.js": f"{QUERY}export const f = query({{\n  args: {{ x: 3 }}, handler: () => 1 }});"},
+            None,
+            "InvalidModules",
+            "a.js: Uncaught Error: v.object() entries must be validators",
+        ),
+        ({"a.js": "throw new Error('no');"}, None, "InvalidModules", "a.js, line 1: Uncaught Error: no"),
+        (
+            {"http.js": "export default 3;"},
+            None,
+            "InvalidModules",
+            "http.js: `convex/http.js` must have a default export",
+        ),
+        (
+            {},
+            "export default 3;",
+            "InvalidSchemaExport",
+            "schema.js: Default export from schema file isn't a Convex schema",
+        ),
+        ({}, "import './nope';", "InvalidSchema", "schema.js, line 1: Couldn't find JavaScript module 'nope.js'."),
+        ({}, {"tables": [{"tableName": "a b"}]}, "InvalidTableName", 'schema: Invalid table name: "a b".'),
+        (
+            {},
+            {"tables": [table("number")]},
+            "SchemaValidationFailed",
+            'Schema validation failed: Document with ID "',
+        ),
+        (
+            {"auth.config.js": "export default 1;"},
+            None,
+            "AuthConfigNotMatchingSchemaError",
+            "auth.config.js: auth config file ",
+        ),
+        (
+            {"auth.config.js": "\nexport default { providers: [{ domain: process.env.D, applicationID: 'x' }] };"},
+            None,
+            "AuthConfigMissingEnvironmentVariable",
+            "auth.config.js, line 2: Uncaught Error: Environment variable D is used in auth config file",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_and_the_old_deployment_serves(
+    server: Server, functions: dict[str, str], schema: Any, code: str, message: str
+) -> None:
+    """A bad module or schema is a 400 that names module, line and reason; what was deployed before goes on."""
+    if server.call("query", "messages:list")["status"] == "error":
+        assert deploy(server, FUNCTIONS)[0] == 200
+    if not server.value("query", "messages:list"):
+        server.value("mutation", "messages:send", {"body": "hi"})
+    before = server.value("query", "messages:list")
+    status, answer = deploy(server, functions, schema=schema)
+    assert (status, answer["code"]) == (400, code), answer
+    assert answer["message"].startswith(message), answer
+    assert server.value("query", "messages:list") == before
+
+
+def test_what_is_lost_is_a_warning(server: Server) -> None:
+    """Modules, the schema and indexes that a deploy leaves out are named."""
+    assert deploy(server, FUNCTIONS)[0] == 200
+    status, answer = deploy(server, {"other.js": ""})
+    assert status == 200
+    assert answer["warnings"] == [
+        "Removed modules: fields.js, lib/text.js, messages.js.",
+        "The deployment has no schema any more: documents are not checked.",
+        "Deleted indexes: messages.by_body.",
+    ]
+
+
+def test_schema_as_json_is_enforced(server: Server) -> None:
+    """The JSON that ``schema.js`` exports does the same as the module."""
+    handler = 'handler: (ctx, { x }) => ctx.db.insert("strict", { x })'
+    functions = {"t.js": f"{MUTATION}export const put = mutation({{ args: {{ x: v.any() }}, {handler} }});"}
+    members = {"x": {"fieldType": {"type": "string"}, "optional": False}}
+    schema = {"tables": [{"tableName": "strict", "documentType": {"type": "object", "value": members}}]}
+    assert deploy(server, functions, schema=json.dumps(schema))[0] == 200
+    server.value("mutation", "t:put", {"x": "a"})
+    assert "does not match the schema" in server.call("mutation", "t:put", {"x": 1})["errorMessage"]
+
+
+def test_who_may_deploy(server: Server) -> None:
+    """Without a key 403, with a wrong one 401, with a good one in header (``Convex`` or ``Bearer``) or body 200."""
+    body = {"functions": {"a.js": ""}}
+    for headers, status in (
+        ({}, 403),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": f"Bearer {ADMIN_KEY}"}, 200),
+        ({"Authorization": f"Convex {ADMIN_KEY}"}, 200),
+    ):
+        assert server.request("POST", "/api/deploy", body, headers)[0] == status
+
+
+def test_the_cli_takes_over(chat_app: Path, tmp_path: Path) -> None:
+    """The CLI pushes over a simple deploy and the other way round; the history tells one from the other."""
+    with running(tmp_path) as server:
+        assert deploy(server, {"a.js": ""}, message="by hand")[0] == 200
+        convex(chat_app, server, "dev", "--once")
+        code, listed = console(server, "history", "--limit", "2")
+        assert code == 0
+        newest, older, message = listed.splitlines()
+        assert newest.startswith("*")
+        assert "npm-cli 1.48.0  added " in newest
+        assert "removed a.js" in newest
+        assert older.startswith(" ")
+        assert "deploy-api" in older
+        assert message.strip() == "by hand"
+        status, answer = deploy(server, {"a.js": ""})
+        assert status == 200
+        assert answer["warnings"][0].startswith("Removed modules: ")
+        assert "messages.js" in answer["warnings"][0]
+
+
+def test_history_and_rollback_by_the_console(server: Server) -> None:
+    """A rollback makes the earlier code serve again, is a push of its own, and is refused with the table and document in its way."""
+    one = 'import { query, mutation } from "./_generated/server";\nexport const which = query({ handler: () => %d });\n'
+    put = 'export const put = mutation({ handler: (ctx) => ctx.db.insert("rows", { n: 1 }) });\n'
+    strict = {"tables": [{"tableName": "rows", "documentType": {"type": "object", "value": {}}}]}
+    assert deploy(server, {"v.js": one % 1}, schema=strict, message="the first")[0] == 200
+    assert deploy(server, {"v.js": one % 2 + put})[0] == 200
+    pushes = [json.loads(line) for line in console(server, "history", "--json", "--limit", "2")[1].splitlines()]
+    assert [(push["current"], push["message"]) for push in pushes] == [(True, None), (False, "the first")]
+    first = pushes[1]["id"]
+    assert server.value("query", "v:which") == 2
+    code, printed = console(server, "rollback", str(first))
+    assert code == 0
+    assert printed.startswith(f"Went back to push {first}; this is push {first + 2}: changed v.js; schema changed")
+    assert server.value("query", "v:which") == 1
+    assert console(server, "rollback")[0] == 0
+    assert server.value("query", "v:which") == 2
+    document = server.value("mutation", "v:put")
+    code, printed = console(server, "rollback", str(first))
+    assert code == 1
+    assert (
+        f'Cannot go back to push {first}: Schema validation failed: Document with ID "{document}" in table "rows"'
+        in printed
+    )
+    assert printed.count("\n") == 1
+    assert server.value("query", "v:which") == 2
+    assert console(server, "rollback", "9999") == (
+        1,
+        "convex-backend: There is no push 9999 in the history of this deployment.\n",
+    )
+    assert console(server, "history", "--admin-key", "nope")[0] == 1
