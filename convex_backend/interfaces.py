@@ -335,6 +335,7 @@ class CallSpec:
     :param env_version: changes whenever ``env`` does.
     :param timeout_seconds: wall limit for actions.
     :param component: path of the component (``""`` for the app).
+    :param component_arguments: its arguments as JSON values by name (``1.0/componentArgument``).
     :param tables: numbers of the component's user tables by name, for ``normalizeId``.
     :param admitted: part of work that was admitted before (a re-run of a mutation, a call made by a running action): never queued.
     :param reuse_context: the module exports ``experimental_reuseContext``: the run may share its context with earlier runs of the module.
@@ -357,6 +358,7 @@ class CallSpec:
     request_id: str
     timeout_seconds: float
     component: str = ""
+    component_arguments: Mapping[str, object] = attrs.field(factory=dict)
     tables: Mapping[str, int] = attrs.field(factory=dict)
     admitted: bool = False
     reuse_context: bool = False

@@ -203,6 +203,7 @@ def _component(one: SubmittedComponent, definition: EvaluatedDefinition, ids: Ma
         http_prefix=instance.http_prefix,
         mounts=instance.mounts,
         env=instance.env,
+        args=instance.args,
         declarations=tuple(declarations(definition.definition)),
     )
 

@@ -428,7 +428,8 @@ class Directory:
             user = variables.get(ROOT, {})
             environments = {}
             for component in components.by_id:
-                fresh = _environment(components.variables_of(component, user, self._built_in))
+                seen = components.variables_of(component, user, self._built_in)
+                fresh = _environment(seen, components.by_id[component].args)
                 known = state.environments.get(component)
                 environments[component] = known if known is not None and known.version == fresh.version else fresh
         return CodeState(
@@ -436,9 +437,10 @@ class Directory:
         )
 
 
-def _environment(merged: Mapping[str, str]) -> Environment:
-    version = hashlib.sha256(orjson.dumps(merged, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return Environment(merged, version)
+def _environment(merged: Mapping[str, str], arguments: Mapping[str, Any] | None = None) -> Environment:
+    tree = [merged, dict(arguments)] if arguments else merged
+    version = hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return Environment(merged, version, arguments or {})
 
 
 def _record(component: int, component_path: str, stored: StoredModule, config: UdfConfig) -> ModuleRecord:

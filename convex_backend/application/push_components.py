@@ -64,6 +64,7 @@ class Instance:
     :param path: names joined by ``/``, ``""`` for the app. :param name: ``None`` for the app. :param definition: its definition's path.
     :param http_prefix: as ``components.Component.http_prefix``.
     :param mounts: (prefix in its own space, name of the child) pairs. :param env: bindings by variable.
+    :param args: of older definitions, as JSON values by name.
     :param routes: ``{method, path}`` of its ``http.js``, ``None`` without one.
     :param exports: public functions by module and name, as the answer of start_push shows them.
     :param children: by name.
@@ -75,6 +76,7 @@ class Instance:
     http_prefix: str | None
     mounts: tuple[tuple[str, str], ...]
     env: Mapping[str, Mapping[str, str]]
+    args: Mapping[str, Any]
     routes: list[dict[str, str]] | None
     exports: Mapping[str, Any]
     children: Mapping[str, Instance]
@@ -91,7 +93,7 @@ class Instance:
             "definitionPath": self.definition,
             "componentPath": self.path,
             "httpPrefix": self.http_prefix,
-            "args": {},
+            "args": {name: {"type": "value", "value": _json(value)} for name, value in self.args.items()},
             "env": {name: dict(binding) for name, binding in self.env.items()},
             "childComponents": {name: child.to_json() for name, child in self.children.items()},
             "httpRoutes": {"httpModuleRoutes": self.routes, "mounts": [prefix for prefix, _ in self.mounts]},
@@ -251,7 +253,7 @@ class Instantiation:
         """:raises BadRequest: ``TypecheckError`` (``push.md`` section 7.4)."""
         definition = self._definitions[""]
         prefix = definition.get("httpPrefix")
-        return self._instance("", None, "", prefix, {}, 0)
+        return self._instance("", None, "", prefix, {}, {}, 0)
 
     def _instance(
         self,
@@ -260,6 +262,7 @@ class Instantiation:
         definition_path: str,
         http_prefix: str | None,
         env: Mapping[str, Mapping[str, str]],
+        args: Mapping[str, Any],
         depth: int,
     ) -> Instance:
         self._count += 1
@@ -277,8 +280,9 @@ class Instantiation:
             bindings = self._bindings(definition_path, child_name, child_definition, entry.get("env"))
             prefix = prefixes.get(child_name)
             below = None if prefix is None or space is None else space.rstrip("/") + prefix
+            arguments = _arguments(definition_path, entry)
             children[child_name] = self._instance(
-                child_path(path, child_name), child_name, child_definition, below, bindings, depth + 1
+                child_path(path, child_name), child_name, child_definition, below, bindings, arguments, depth + 1
             )
         return Instance(
             path=path,
@@ -287,6 +291,7 @@ class Instantiation:
             http_prefix=http_prefix,
             mounts=mounts,
             env=env,
+            args=args,
             routes=None if self._routes is None else self._routes.get(definition_path),
             exports=_resolved_exports(definition["exports"], path),
             children=children,
@@ -369,6 +374,23 @@ class Instantiation:
                     f'The prefix "{prefix}" of {_shown(path)} is both a route of its http.ts and the mount of the child component '
                     f'"{child}".'
                 )
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _arguments(parent: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that an older definition gives to a child; newer ones give none."""
+    found: dict[str, Any] = {}
+    try:
+        for name, argument in entry.get("args") or ():
+            found[name] = orjson.loads(argument["value"])
+    except (TypeError, ValueError, KeyError):
+        raise _fault(
+            f'The arguments of the child component "{entry["name"]}" of {_shown(parent)} are malformed.'
+        ) from None
+    return found
 
 
 def _check_reference(

@@ -82,7 +82,6 @@ class CallTrees:
         if parent is not None:
             parent.nested.append(call)
         call.link = Link(call, self.run_nested, self.waits)
-        host.begin(call.link)
         meta = orjson.dumps(
             {
                 "kind": spec.kind,
@@ -98,6 +97,7 @@ class CallTrees:
                 "env": spec.env,
                 "request_id": spec.request_id,
                 "component": spec.component,
+                **({"arguments": spec.component_arguments} if spec.component else {}),
                 "tables": spec.tables,
                 "snapshot": None if (ts := host.snapshot_ts()) is None else dumps(ts).decode(),
                 "reuse": spec.reuse_context,
@@ -112,6 +112,8 @@ class CallTrees:
             self._limit_hit("frame")
             self.end(call, abandon=True)
             raise
+        # After START: streams may have something to send at once.
+        host.begin(call.link)
         return call
 
     async def run_nested(self, parent: Call, spec: CallSpec, host: CallHost) -> Outcome:

@@ -50,10 +50,14 @@ class ResolvedFunction:
 
 @attrs.frozen(slots=True, eq=False)
 class Environment:
-    """Environment variables as one component sees them. ``version`` changes whenever ``variables`` does."""
+    """Environment variables as one component sees them. ``version`` changes whenever ``variables`` or ``arguments`` do.
+
+    :param arguments: of a component with an older definition, as JSON values by name.
+    """
 
     variables: Mapping[str, str]
     version: str
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 class FunctionDirectory(Protocol):

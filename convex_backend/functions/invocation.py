@@ -111,6 +111,7 @@ def make_spec(
         request_id=request_id,
         timeout_seconds=timeout_seconds,
         component=function.component_path,
+        component_arguments=environment.arguments,
         tables=tables,
         admitted=admitted,
         reuse_context=function.reuse_context,

@@ -415,3 +415,19 @@ def test_system_functions_look_into_components(app: Deployment) -> None:
     assert [one[0] for one in everywhere] == [None, identifier]
     code, _ = refusal(lambda: app.ask("_system/cli/modules:apiSpec", {"componentId": "nope"}))
     assert code == "ComponentNotFound"
+
+
+def test_arguments_of_older_definitions(app: Deployment) -> None:
+    """What an older definition gives to a child is kept, shown and handed to its runs; another value makes another environment."""
+    mounted = {**use("local", "local"), "args": [["size", {"type": "value", "value": "3"}]]}
+    local = component("local", THINGS)
+    started = app.start(definition=config(mounted), dependencies=["local"], components=[local])
+    assert started["app"]["childComponents"]["local"]["args"] == {"size": {"type": "value", "value": "3"}}
+    app.finish(started)
+    found = find(app, "local", "things:add")
+    first = run(app.directory.environment(None, found.component))
+    assert first.arguments == {"size": 3}
+    mounted["args"] = [["size", {"type": "value", "value": "4"}]]
+    app.push(definition=config(mounted), dependencies=["local"], components=[local])
+    second = run(app.directory.environment(None, found.component))
+    assert (second.arguments, second.version == first.version) == ({"size": 4}, False)

@@ -201,6 +201,7 @@ export class Run {
       JSON.stringify(meta.tables ?? {}),
       meta.snapshot ?? "null",
       kind === "mutation" && meta.ahead === true,
+      JSON.stringify(meta.arguments ?? null),
     );
     if (this.#isFresh && !this.#importModules()) return;
     if (kind === "httpAction") {

@@ -81,7 +81,7 @@ async function settleHttp(promise) {
 return freeze({
   __proto__: null,
 
-  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables, newSnapshot, newAhead) {
+  begin(newKind, newWhere, newImportMs, newImportSeed, newNowMs, newSeed, newEnvironment, newRule, newTables, newSnapshot, newAhead, newArguments) {
     kind = newKind;
     where = newWhere;
     importMs = newImportMs;
@@ -93,6 +93,7 @@ return freeze({
     tablesText = newTables;
     snapshotText = newSnapshot;
     answersAhead = newAhead === true;
+    argumentsText = newArguments ?? "null";
   },
   /** Whether another run may follow in this context: the modules are there, and the run has left nothing that would go on. */
   isReusable: () =>

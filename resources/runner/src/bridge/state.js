@@ -15,6 +15,7 @@ let observedTime = false;
 let observedRandom = false;
 let observedSnapshot = false;
 let snapshotText = "null"; // JSON text of the timestamp of the snapshot that the run reads
+let argumentsText = "null"; // JSON text of the component's arguments; null in the app
 let importedTime = false;
 let importedRandom = false;
 let nestedFlags = 0; // what nested runs observed, as bits of observed()

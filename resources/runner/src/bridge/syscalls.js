@@ -318,8 +318,12 @@ function syscall(op, argsText) {
     case "1.0/getSnapshotTs":
       observedTime = observedSnapshot = true;
       return snapshotText;
-    case "1.0/componentArgument":
-      throw new NativeError("Component arguments are not available within the app");
+    case "1.0/componentArgument": {
+      const given = parseJson(argumentsText, (key, found) => (key === "" && found !== null ? { __proto__: null, ...found } : found));
+      if (given === null) throw new NativeError("Component arguments are not available within the app");
+      const argument = given[args.name];
+      return argument === undefined ? "{}" : `{"value":${quote(argument)}}`;
+    }
     default:
       throw new NativeError(`Unknown operation ${op}`);
   }
