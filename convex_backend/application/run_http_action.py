@@ -115,6 +115,7 @@ class HttpActionRun:
         self.request_bytes = 0
         self._response_bytes = 0
         self._client_there = True
+        self._left_early = False
         self._body_over = False
         self._too_large = False
 
@@ -164,7 +165,9 @@ class HttpActionRun:
         self._client_there = False
         self.fail(CLIENT_GONE)
         self._streams.send_http(b'{"closed":true}')
-        if self._status is not None and not self._body_over:
+        if self._status is None:
+            self._left_early = True
+        elif not self._body_over:
             self._note("INFO", CLIENT_GONE)
 
     # -- the run -------------------------------------------------------------------------------------------------------
@@ -327,10 +330,10 @@ class HttpActionRun:
                 lines.add(warning)
         status = self._status
         text = None if error is None else error.message
-        if status is None:
+        if self._left_early:
+            text = CLIENT_GONE
+        elif status is None:
             status = 500
-            if not self._client_there:
-                text = CLIENT_GONE
         elif text is not None:
             # The client has its status already.
             self._note("ERROR", text)

@@ -52,3 +52,13 @@ class BackendChannel(HTTPChannel):
         """See ``HTTPChannel``; from here to the answer there is no limit of this kind."""
         self._in_body = False
         super().allContentReceived()  # type: ignore[no-untyped-call]
+
+    def pauseProducing(self) -> None:
+        """See ``IPushProducer``: the socket takes no more for now.
+
+        Then Twisted does not read either, lest answers pile up. But the rest of a body may be what the client must be rid of before it reads.
+        """
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        body = getattr(self.requests[-1], "body", None) if self.requests else None
+        if body is not None:
+            body.read_on()

@@ -162,6 +162,9 @@ class StreamedBody:
             return
         self._paused = False
         self._channel.setTimeout(self._idle_seconds)
-        # A client that does not read its answer must not send; the channel goes on by itself when it does. A private name: without it, read.
-        if not getattr(self._channel, "_waitingForTransport", False):
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Read the socket, unless nobody has room for what comes."""
+        if not self._paused and not self.complete:
             self._channel.transport.resumeProducing()

@@ -46,6 +46,9 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
+        #: Set by fixtures that have one: the port of HTTP actions, and the folder of the app that was pushed.
+        self.site_port = 0
+        self.app = folder
 
     def start(self, wait: bool = True) -> None:
         """Start the child and wait until it answers."""

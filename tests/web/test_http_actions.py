@@ -98,7 +98,9 @@ def test_headers_in() -> None:
     bench = Bench()
     bench.application.http_answer = NOTHING
     connection = bench.connect()
-    connection.send(b"GET /http/x HTTP/1.1\r\nHost: h\r\nX-A: caf\xe9\r\nX-B: 1\r\nX-B: 2\r\nAuthorization: Basic x\r\n\r\n")
+    connection.send(
+        b"GET /http/x HTTP/1.1\r\nHost: h\r\nX-A: caf\xe9\r\nX-B: 1\r\nX-B: 2\r\nAuthorization: Basic x\r\n\r\n"
+    )
     headers = bench.application.http_actions[-1].request.headers
     assert ("x-a", "caf\u00e9") in headers
     assert [value for name, value in headers if name == "x-b"] == ["1", "2"]

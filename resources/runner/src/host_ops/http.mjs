@@ -8,9 +8,12 @@ const empty = { json: "{}", buffers: [] };
 
 function clientOf(callState) {
   if (callState.client === undefined) {
-    const client = { gone: null, leave: null };
+    const client = { isGone: false, gone: null, leave: null };
     client.gone = new Promise((resolve) => {
-      client.leave = resolve;
+      client.leave = () => {
+        client.isGone = true;
+        resolve();
+      };
     });
     callState.client = client;
   }
@@ -40,6 +43,8 @@ export async function httpOp(op, json, buffers, callState) {
       streams.cancel(stream);
       return empty;
     case "http.write":
+      // The action runs on, but nobody takes what it says: it need not leave this process.
+      if (callState.client?.isGone === true) return { json: '{"closed":false}', buffers: [] };
       return { json: JSON.stringify({ closed: await streams.write(stream, buffers[0]) }), buffers: [] };
     case "http.end":
       streams.end(stream);

@@ -105,7 +105,7 @@ http.route({
     return new Response(
       new ReadableStream({
         pull(controller) {
-          if (left-- > 0) controller.enqueue(chunk.slice());
+          if (left-- > 0 && !request.signal.aborted) controller.enqueue(chunk.slice());
           else controller.close();
         },
       }),
@@ -138,6 +138,14 @@ http.route({
       await writer.close();
     })();
     return new Response(readable);
+  }),
+});
+http.route({
+  path: "/slow-reader",
+  method: "POST",
+  handler: httpAction(async (ctx, request) => {
+    await sleep(1500);
+    return new Response(String((await request.arrayBuffer()).byteLength));
   }),
 });
 http.route({
