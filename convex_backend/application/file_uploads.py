@@ -19,10 +19,10 @@ from convex_backend.deferreds import Waiters, run_detached
 from convex_backend.interfaces import IBlobWriter, StoredBlob
 
 #: Bytes that wait for the writer thread, above which the feeder is asked to hold, and below which to go on.
-HIGH_BYTES: Final = 4 * 1024 * 1024
-LOW_BYTES: Final = 1024 * 1024
+HIGH_BYTES: Final = 1024 * 1024
+LOW_BYTES: Final = 256 * 1024
 #: What one piece of work for a thread has at most: others want the threads too.
-_WORK_BYTES: Final = 1024 * 1024
+_WORK_BYTES: Final = 512 * 1024
 
 
 class Upload:

@@ -306,7 +306,8 @@ def _read_body(call: ApiCall, route: _Route) -> None:
     assert request.content is not None
     raw: bytes = request.content.read()
     encoding = request.requestHeaders.getRawHeaders(b"content-encoding")
-    if encoding is not None:
+    # A body that a route takes as it arrives is not here, and is nobody's to unpack.
+    if encoding is not None and raw:
         raw = decoded(raw, b",".join(encoding).decode("ascii", "replace"), body_cap(request.path))
     call.raw = raw
     if route.wants_json:

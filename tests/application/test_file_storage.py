@@ -246,7 +246,7 @@ def test_a_slow_disk_holds_the_sender(world: World, monkeypatch: pytest.MonkeyPa
     upload = world.files.begin_upload(world.token(), None, None)
     asked: list[bool] = []
     upload.hold = asked.append
-    piece = bytes(512 * 1024)
+    piece = bytes(128 * 1024)
     count = 0
     while not asked:
         upload.feed(piece)

@@ -91,6 +91,21 @@ def test_an_empty_body_is_a_file(bench: FilesBench) -> None:
         assert (data, content_type) == (b"hi" if body else b"", None)
 
 
+def test_a_body_is_stored_as_it_is_sent(bench: FilesBench) -> None:
+    """An encoded body is not unpacked; a client that waits for leave to send its body gets it."""
+    connection = bench.connect()
+    head = {"Content-Encoding": "gzip", "Content-Type": "text/plain", "Expect": "100-continue"}
+    connection.send(bench.head("POST", bench.target(), head, 5))
+    assert connection.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.transport.clear()
+    bench.turn()
+    connection.send(b"hello")
+    bench.turn()
+    answer = connection.answer()
+    assert answer is not None and answer.status == 200
+    assert run(bench.files.load(None, 0, answer.json["storageId"], 100)) == (b"hello", "text/plain")
+
+
 @pytest.mark.parametrize(
     ("headers", "name"),
     [
