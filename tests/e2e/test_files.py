@@ -157,6 +157,36 @@ def test_the_system_table(files: Server) -> None:
     assert answer["status"] == "error" and "_storage" in answer["errorMessage"]
 
 
+def test_http_actions(files: Server) -> None:
+    """An HTTP action stores the body that it was sent and answers with a stored blob; an uncaught digest mismatch is its failure."""
+    data = os.urandom(200_000)
+    status, _, body = files.request("POST", "/http/store", data, {"Content-Type": "image/webp"})
+    assert status == 200, body
+    answer = json.loads(body)
+    status, headers, body = files.request("GET", f"/http/get?id={answer['id']}")
+    assert (status, body, headers["Content-Type"]) == (200, data, "image/webp")
+    status, headers, body = files.request("GET", urlsplit(answer["url"]).path)
+    assert (status, body, headers["Content-Type"]) == (200, data, "image/webp")
+    assert files.request("GET", f"/http/get?id={encode_id(540, bytes(16))}")[0] == 404
+    status, _, body = files.request("POST", "/http/mismatch", b"not hello")
+    assert status == 500 and b"Sha256 mismatch. Expected: LPJNul" in body
+
+
+def test_a_file_that_is_too_large_for_an_action(files: Server) -> None:
+    """``storage.get`` of more than a function's memory is an error that says what to do, and the action may go on."""
+    _, answer = upload(files, bytes(64 * 1024 * 1024 + 1))
+    (text,) = files.value("action", "files:getOnly", {"id": answer["storageId"]})
+    assert text.startswith("The file has 67108865 bytes: more than the memory of a function holds")
+    files.value("mutation", "files:remove", {"id": answer["storageId"]})
+
+
+def test_the_cli_shows_files(files: Server, files_app: Path) -> None:
+    """``convex data _storage`` prints the documents; the list of tables does not have it."""
+    id, _ = stored(files, b"shown")
+    assert id in convex(files_app, files, "data", "_storage")
+    assert "_storage" not in convex(files_app, files, "data")
+
+
 def test_store_and_get_in_a_mutation(files: Server) -> None:
     """npm 1.48 stores and reads blobs in mutations: the file comes with the commit, and not at all when the mutation fails."""
     answer = files.value("mutation", "files:storeInMutation", {"text": "kept", "fail": False})

@@ -154,6 +154,17 @@ export const bad = action({
   },
 });
 
+export const getOnly = action({
+  args: { id: v.string() },
+  handler: async (ctx, { id }) => {
+    try {
+      return [(await ctx.storage.get(id))?.size ?? null];
+    } catch (error) {
+      return [(error as Error).message];
+    }
+  },
+});
+
 /** The calls that npm 1.48 makes in mutations. */
 export const storeInMutation = mutation({
   args: { text: v.string(), fail: v.boolean() },
