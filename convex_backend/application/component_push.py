@@ -12,7 +12,7 @@ import attrs
 
 from convex_backend.application import push_response
 from convex_backend.application.components import ACTIVE, NEW, ROOT, UNMOUNTED, Component
-from convex_backend.application.push_components import declarations
+from convex_backend.application.env_declarations import declarations
 from convex_backend.application.push_diff import diff_json, index_changes
 from convex_backend.application.push_store import ModuleChanges
 from convex_backend.application.schema_push import (

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from convex_backend.application.components import ROOT
 from convex_backend.application.directory import Directory
-from convex_backend.application.push_analysis import AnalysisPool, evaluate_auth, parse_declaration
+from convex_backend.application.env_declarations import parse_declaration
+from convex_backend.application.push_analysis import AnalysisPool, evaluate_auth
 from convex_backend.application.push_request import AUTH_CONFIG
 from convex_backend.application.push_store import PushStore
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES

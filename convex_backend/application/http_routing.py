@@ -22,8 +22,9 @@ from convex_backend.interfaces import ModuleRef
 from convex_backend.values.paths import FunctionPath
 
 if TYPE_CHECKING:
+    from convex_backend.application.code_state import CodeState, ModuleRecord
     from convex_backend.application.components import HttpSite
-    from convex_backend.application.directory import CodeState, Directory, ModuleRecord
+    from convex_backend.application.directory import Directory
 
 HTTP_MODULE: Final = "http.js"
 #: Deeper than any tree of components that a push accepts.

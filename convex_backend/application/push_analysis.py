@@ -14,17 +14,15 @@ import orjson
 
 from convex_backend.application.auth.providers import parse_config
 from convex_backend.application.cron_schedule import parse_schedule
+from convex_backend.application.env_declarations import PUSH_PREFIX, declarations
 from convex_backend.application.push_components import (
     DEFAULT_DEFINITION,
-    PUSH_PREFIX,
     Instance,
     Instantiation,
     check_definition,
-    declarations,
     dependency_module,
     evaluation_order,
     file_exports,
-    parse_declaration,
 )
 from convex_backend.application.push_request import (
     AUTH_CONFIG,
@@ -488,6 +486,5 @@ __all__ = [
     "check_crons",
     "evaluate_auth",
     "http_routes",
-    "parse_declaration",
     "push_error",
 ]

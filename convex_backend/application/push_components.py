@@ -13,30 +13,23 @@ A definition that is mounted twice has two instances with tables of their own. S
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 import orjson
 
 from convex_backend.application.components import child_path
+from convex_backend.application.env_declarations import PUSH_PREFIX, declarations, parse_declaration, strings_of
 from convex_backend.application.push_request import PushedDefinition
 from convex_backend.application.push_store import StoredModule
 from convex_backend.errors import BadRequest
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.modules import module_text
-from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.limits import identifier_error
 from convex_backend.values.paths import REFERENCE_PREFIX
-from convex_backend.values.validators import (
-    InvalidValidator,
-    LiteralValidator,
-    UnionValidator,
-    Validator,
-    parse_text,
-)
+from convex_backend.values.validators import Validator
 
-PUSH_PREFIX: Final = "Hit an error while pushing:\n"
 #: Folder of the synthetic modules through which a definition imports another one.
 DEPENDENCIES: Final = "_componentDeps"
 #: How deep components may be nested. The tree is walked with one call for each level.
@@ -424,66 +417,3 @@ def _fault(text: str) -> BadRequest:
 
 def _capital(text: str) -> str:
     return text if text.startswith("convex.config") else text[0].upper() + text[1:]
-
-
-# -- declared environment variables ---------------------------------------------------------------------
-
-
-def declarations(definition: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Names and declarations of the environment variables that a definition declares.
-
-    :raises BadRequest: ``InvalidDefinition``.
-    """
-    found: list[tuple[str, dict[str, Any]]] = []
-    for entry in definition.get("envVars") or ():
-        if (
-            not isinstance(entry, Sequence)
-            or len(entry) != 2
-            or not isinstance(entry[0], str)
-            or not isinstance(entry[1], Mapping)
-        ):
-            raise BadRequest("InvalidDefinition", f"{PUSH_PREFIX}A declaration of environment variables is malformed.")
-        found.append((entry[0], dict(entry[1])))
-    return found
-
-
-def strings_of(validator: Validator) -> frozenset[str] | None:
-    """The strings that a string-like validator admits; ``None`` for all of them."""
-    if isinstance(validator, LiteralValidator):
-        return frozenset((str(validator.literal),))
-    if isinstance(validator, UnionValidator):
-        found: frozenset[str] = frozenset()
-        for member in validator.members:
-            strings = strings_of(member)
-            if strings is None:
-                return None
-            found |= strings
-        return found
-    return None
-
-
-def _string_like(validator: Validator) -> bool:
-    if isinstance(validator, UnionValidator):
-        return all(map(_string_like, validator.members))
-    if isinstance(validator, LiteralValidator):
-        return isinstance(validator.literal, str)
-    return validator.to_json() == {"type": "string"}
-
-
-def parse_declaration(name: str, declared: Any) -> Validator:
-    """The validator of a declared variable.
-
-    :raises BadRequest: ``InvalidEnvVarDeclaration``: values are strings, and only strings.
-    """
-    try:
-        validator = parse_text(declared["value"])
-    except (InvalidValidator, InvalidValue, KeyError, TypeError) as error:
-        raise BadRequest(
-            "InvalidEnvVarDeclaration", f"{PUSH_PREFIX}The declaration of {name} is malformed: {error}"
-        ) from None
-    if not _string_like(validator):
-        raise BadRequest(
-            "InvalidEnvVarDeclaration",
-            f"{PUSH_PREFIX}The environment variable {name} must be declared as a string, string literals, or a union of them.",
-        )
-    return validator

@@ -82,10 +82,7 @@ class FunctionDirectory(Protocol):
         """
 
     async def function_handle(self, transaction: Any, component: int, path: FunctionPath) -> str:
-        """The id in the handle of a deployed function.
-
-        :raises NotFound: the function has none: it is not deployed.
-        """
+        """The id in the handle of a deployed function: the same one for as long as the deployment lives."""
 
     async def function_of_handle(self, transaction: Any, identifier: str) -> tuple[int, FunctionPath] | None:
         """The component and path behind the id of a handle, deployed or not; ``None`` when there is no such handle."""

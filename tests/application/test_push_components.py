@@ -382,6 +382,23 @@ def test_handles_are_stable(app: Deployment) -> None:
     assert run(app.directory.function_of_handle(None, "nope")) is None
 
 
+def test_functions_from_before_handles_get_theirs(app: Deployment) -> None:
+    """A function that was deployed without a handle gets one when somebody asks, also inside a query, and keeps it."""
+    with_local(app)
+    local = find(app, "local", "things:add")
+    transaction = app.store.system()
+    for row_id, _ in run(transaction.system.scan("_function_handles")):
+        run(transaction.system.delete("_function_handles", row_id))
+    app.store.commit(transaction)
+    query = app.db.begin("query")
+    run(query.ensure_begun())
+    handle = run(app.directory.function_handle(query, local.component, local.path))
+    query.close()
+    assert run(app.directory.function_handle(None, local.component, local.path)) == handle
+    with_local(app)
+    assert run(app.directory.function_handle(None, local.component, local.path)) == handle
+
+
 def test_texts_shared_by_components_are_kept(app: Deployment) -> None:
     """A text that one component no longer uses stays while another one does."""
     pair = component("pair", THINGS)

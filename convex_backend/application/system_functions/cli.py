@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from convex_backend.application.code_state import variable_point
 from convex_backend.application.components import ROOT
-from convex_backend.application.directory import variable_point
 from convex_backend.application.environment import read_rows
 from convex_backend.application.system_functions.modules import api_spec
 from convex_backend.application.system_functions.registry import (

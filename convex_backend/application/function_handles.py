@@ -1,0 +1,87 @@
+"""Function handles: ``function://<id>#<path>``, where the id is that of a row of ``_function_handles``.
+
+There is one for each (component, function path). Pushes make them (``push_store.write_handles``); they are never changed, so that a handle which was
+stored somewhere means the same function for as long as the deployment lives. Source: ``runtime.md`` section 9.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from convex_backend.database.system_tables import FUNCTION_HANDLES
+from convex_backend.deferreds import shield
+from convex_backend.errors import OccConflict, Rerun
+from convex_backend.values.ids import decode_id, encode_id
+from convex_backend.values.kinds import InvalidValue
+from convex_backend.values.paths import FunctionPath
+
+if TYPE_CHECKING:
+    from convex_backend.database.database import Database
+    from convex_backend.database.system_rows import SystemRow
+
+
+class FunctionHandles:
+    """The handles of a deployment.
+
+    :param database: started before the first question.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def identifier(self, transaction: Any, component: int, path: FunctionPath) -> str:
+        """The id in the handle of a deployed function.
+
+        :param transaction: records what was looked at; ``None`` looks at the newest durable state.
+        """
+        row = await self._look(
+            transaction,
+            lambda one: one.system.lookup(FUNCTION_HANDLES.name, "by_function", (component, path.canonical)),
+        )
+        if row is None:
+            # Pushes make the handles; this one is of a deployment that was pushed before they did.
+            return await shield(self._add(component, path))
+        handle: str = row[1]["_id"]
+        return handle
+
+    async def _add(self, component: int, path: FunctionPath) -> str:
+        """Make the handle of a function, in a commit of its own, unless another one was faster."""
+        key = (component, path.canonical)
+        while True:
+            transaction = self._database.begin("system", writer="function handles")
+            try:
+                found = await transaction.system.lookup(FUNCTION_HANDLES.name, "by_function", key)
+                if found is not None:
+                    identifier: str = found[1]["_id"]
+                else:
+                    row = {"component": component, "path": path.canonical}
+                    row_id = await transaction.system.insert(FUNCTION_HANDLES.name, row)
+                    identifier = encode_id(FUNCTION_HANDLES.number, row_id)
+                await self._database.commit(transaction)
+                return identifier
+            except (OccConflict, Rerun):
+                continue
+            finally:
+                transaction.close()
+
+    async def function(self, transaction: Any, identifier: str) -> tuple[int, FunctionPath] | None:
+        """The component and path behind the id of a handle, deployed or not; ``None`` when there is no such handle."""
+        try:
+            number, row_id = decode_id(identifier)
+        except InvalidValue:
+            return None
+        if number != FUNCTION_HANDLES.number:
+            return None
+        row = await self._look(transaction, lambda one: one.system.get(FUNCTION_HANDLES.name, row_id))
+        return None if row is None else (row[1]["component"], FunctionPath.parse(row[1]["path"]))
+
+    async def _look(self, transaction: Any, read: Callable[[Any], Awaitable[SystemRow | None]]) -> SystemRow | None:
+        """A system row, read in *transaction* or, when that is ``None``, at the newest durable state."""
+        if transaction is not None:
+            return await read(transaction)
+        own = self._database.begin("query")
+        try:
+            return await read(own)
+        finally:
+            own.close()
