@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,3 +297,36 @@ def test_history_and_rollback_by_the_console(server: Server) -> None:
         "convex-backend: There is no push 9999 in the history of this deployment.\n",
     )
     assert console(server, "history", "--admin-key", "nope")[0] == 1
+
+
+def shell(server: Server, script: str, folder: Path) -> list[Any]:
+    """Run commands of the documentation against *server* instead of port 3210. :returns: the JSON answers that they printed."""
+    script = script.replace("http://127.0.0.1:3210", server.url)
+    script = re.sub(r"\$\(\S*convex-backend admin-key\)", f"'{ADMIN_KEY}'", script)
+    environment = {**os.environ, "KEY": ADMIN_KEY}
+    done = subprocess.run(
+        ["sh", "-eu", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in re.findall(r"\{.*?\}(?=\{|\n|$)", done.stdout)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_commands_of_the_documentation(server: Server, tmp_path: Path) -> None:
+    """What the README and docs/deploy_api.md tell people to type works as it stands there."""
+    guide = (ROOT / "docs" / "deploy_api.md").read_text("utf-8")
+    with_curl, with_folder = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
+    deployed, sent, listed = shell(server, with_curl, tmp_path)
+    assert deployed["success"] is True
+    assert sent["status"] == "success"
+    assert listed["value"][-1]["body"] == "hello"
+    (tmp_path / "convex" / "_generated").mkdir(parents=True)
+    (tmp_path / "convex" / "_generated" / "api.js").write_text("not sent")
+    (tmp_path / "convex" / "typed.ts").write_text(f"{QUERY}export const n = query({{ handler: (): number => 5 }});")
+    assert shell(server, with_folder, tmp_path)[0]["success"] is True
+    assert server.value("query", "typed:n") == 5
+    readme = (ROOT / "README.rst").read_text("utf-8")
+    section = readme.split("deploy with curl\n=")[1].split("::\n\n")[1].split("\n\nPlain")[0]
+    deployed, answer = shell(server, textwrap.dedent(section), tmp_path)
+    assert deployed["success"] is True
+    assert answer["value"] == "hello"
