@@ -18,7 +18,8 @@ from convex_backend.application.cron_jobs import CronRun, CronTarget, Ending
 from convex_backend.application.due_loop import DueLoop
 from convex_backend.application.run_action import run_action
 from convex_backend.application.scheduled_jobs import JobGone
-from convex_backend.application.scheduler import TRANSIENT_TEXT, SchedulerOptions
+from convex_backend.application.scheduler import TRANSIENT_TEXT
+from convex_backend.application.scheduler_options import SchedulerOptions
 from convex_backend.application.scheduling import unsupported_kind
 from convex_backend.application.system_commit import insist, system_commit
 from convex_backend.application.types import ANONYMOUS, Caller

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 from prometheus_client import CollectorRegistry, Counter
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -24,6 +23,7 @@ from convex_backend.application import calls, scheduled_jobs
 from convex_backend.application.due_loop import DueLoop
 from convex_backend.application.run_action import run_action
 from convex_backend.application.scheduled_jobs import DONE, RUNNING, Job, JobGone, job_of_row
+from convex_backend.application.scheduler_options import SchedulerOptions
 from convex_backend.application.scheduling import unsupported_kind
 from convex_backend.application.system_commit import insist, system_commit
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult
@@ -44,36 +44,6 @@ _GONE_HOLD_SECONDS: Final = 0.05
 #: What one transaction of the clean-up, and of the recovery at start, changes at most.
 _STEP: Final = 200
 _STEPS_PER_TURN: Final = 20
-
-
-@attrs.frozen(slots=True)
-class Backoff:
-    """How long to wait after the n-th failure: twice as long each time, between two bounds, and a random part of that."""
-
-    first_seconds: float
-    most_seconds: float
-
-    def seconds(self, failures: int, random: float) -> float:
-        """:param failures: those before this one. :param random: from 0 to 1."""
-        full = self.first_seconds * 2.0 ** min(failures, 60)
-        return max(self.first_seconds, min(full, self.most_seconds) * (0.5 + random / 2))
-
-
-@attrs.frozen(slots=True)
-class SchedulerOptions:
-    """How scheduled functions are run.
-
-    :param parallelism: of scheduled functions at once, and of cron jobs.
-    :param backoff: after a failure of ours. :param conflict_backoff: after a mutation that kept conflicting with others.
-    :param keep_seconds: a job that has ended is kept so long.
-    :param cleanup_seconds: between two turns of the clean-up.
-    """
-
-    parallelism: int = 8
-    backoff: Backoff = Backoff(0.5, 7200.0)
-    conflict_backoff: Backoff = Backoff(0.1, 60.0)
-    keep_seconds: float = 7 * 86_400.0
-    cleanup_seconds: float = 60.0
 
 
 class _JobBracket:

@@ -260,7 +260,14 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     )
     sync = make_sync_resource(application, reactor, registry)
     loops = [
-        loop(application, reactor=reactor, registry=registry, random=random.random) for loop in (Scheduler, CronLoop)
+        loop(
+            application,
+            reactor=reactor,
+            registry=registry,
+            random=random.random,
+            options=machinery.configuration.scheduler,
+        )
+        for loop in (Scheduler, CronLoop)
     ]
     site = make_site(application, sync, registry, reactor)
     return WebFront(application, directory, sync, site, [*loops, files.collector])

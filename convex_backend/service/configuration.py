@@ -14,8 +14,10 @@ from typing import Final, NoReturn, TypeVar
 import attrs
 
 from convex_backend.application.keys import check_instance_name, check_literal_key, parse_secret
+from convex_backend.application.scheduler_options import SchedulerOptions
 from convex_backend.service.option_values import (
     Listen,
+    parse_backoff,
     parse_context_reuse,
     parse_flag,
     parse_host,
@@ -23,6 +25,7 @@ from convex_backend.service.option_values import (
     parse_local_storage,
     parse_log_level,
     parse_origin,
+    parse_parallelism,
     parse_persistence,
     parse_runners,
     parse_timeout,
@@ -100,6 +103,24 @@ OPTIONS: Final = (
     ),
     Option("action-timeout", "ACTIONS_USER_TIMEOUT_SECS", "600", "seconds that an action may take"),
     Option(
+        "scheduler-parallelism",
+        "CONVEX_SCHEDULER_PARALLELISM",
+        "8",
+        "number of scheduled functions, and of cron jobs, that run at once",
+    ),
+    Option(
+        "scheduler-backoff",
+        "CONVEX_SCHEDULER_BACKOFF",
+        "0.5-7200",
+        "seconds before a scheduled function that the server could not run is tried again, at first and at most",
+    ),
+    Option(
+        "scheduler-conflict-backoff",
+        "CONVEX_SCHEDULER_CONFLICT_BACKOFF",
+        "0.1-60",
+        "the same for a scheduled mutation that kept conflicting with others",
+    ),
+    Option(
         "redact-logs-to-client",
         "REDACT_LOGS_TO_CLIENT",
         "off",
@@ -154,6 +175,7 @@ class Configuration:
     action_timeout_seconds: float = DEFAULT_ACTION_TIMEOUT_SECONDS
     redact_logs_to_client: bool = False
     demo: bool = False
+    scheduler: SchedulerOptions = attrs.field(factory=SchedulerOptions)
     log_level: str = "info"
 
 
@@ -236,7 +258,17 @@ def configure(
         action_timeout_seconds=values.read("action-timeout", parse_timeout, DEFAULT_ACTION_TIMEOUT_SECONDS),
         redact_logs_to_client=values.read("redact-logs-to-client", parse_flag, False),
         demo=values.read("demo", parse_flag, False),
+        scheduler=_scheduler(values),
         log_level=values.read("log-level", parse_log_level, "info"),
+    )
+
+
+def _scheduler(values: _Values) -> SchedulerOptions:
+    default = SchedulerOptions()
+    return SchedulerOptions(
+        values.read("scheduler-parallelism", parse_parallelism, default.parallelism),
+        values.read("scheduler-backoff", parse_backoff, default.backoff),
+        values.read("scheduler-conflict-backoff", parse_backoff, default.conflict_backoff),
     )
 
 

@@ -15,9 +15,12 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from convex_backend.application.scheduler_options import Backoff
+
 ANY_HOST: Final = "0.0.0.0"
 MEMORY: Final = ":memory:"
 MAX_RUNNERS: Final = 256
+MAX_PARALLELISM: Final = 1024
 CONTEXT_REUSES: Final = ("off", "realm")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:")
@@ -157,6 +160,27 @@ def parse_runners(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_RUNNERS:
         raise ValueError(f"must be a number from 1 to {MAX_RUNNERS}, not {text!r}")
     return int(text)
+
+
+def parse_parallelism(text: str) -> int:
+    """How many scheduled functions run at once."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PARALLELISM:
+        raise ValueError(f"must be a number from 1 to {MAX_PARALLELISM}, not {text!r}")
+    return int(text)
+
+
+def parse_backoff(text: str) -> Backoff:
+    """The first and the longest wait in seconds, ``0.5-7200``."""
+    first, _, most = text.partition("-")
+    try:
+        bounds = float(first), float(most)
+    except ValueError:
+        bounds = math.nan, math.nan
+    if not 0 < bounds[0] <= bounds[1] < 1e9:
+        raise ValueError(
+            f"must be two numbers of seconds, the first and the longest wait, as in 0.5-7200, not {text!r}"
+        )
+    return Backoff(*bounds)
 
 
 def parse_timeout(text: str) -> float:

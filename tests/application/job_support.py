@@ -8,7 +8,8 @@ from typing import Any
 
 from convex_backend.application.cron_loop import CronLoop
 from convex_backend.application.run_action import run_action
-from convex_backend.application.scheduler import Scheduler, SchedulerOptions
+from convex_backend.application.scheduler import Scheduler
+from convex_backend.application.scheduler_options import SchedulerOptions
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult
 from convex_backend.database.system_tables import CRON_JOBS
 from convex_backend.deferreds import from_coroutine

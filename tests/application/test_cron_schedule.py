@@ -178,7 +178,7 @@ def matches(pattern: Pattern, at: datetime) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def days_of(pattern: Pattern, year: int, month: int) -> list[int]:
     """As the method, remembered: it is asked for every minute."""
     return pattern.days_of(year, month)

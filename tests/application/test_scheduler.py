@@ -9,7 +9,8 @@ import pytest
 
 from convex_backend.application import deployment_state
 from convex_backend.application.deployment_state import PAUSED_TEXT
-from convex_backend.application.scheduler import TRANSIENT_TEXT, Backoff, SchedulerOptions
+from convex_backend.application.scheduler import TRANSIENT_TEXT
+from convex_backend.application.scheduler_options import Backoff, SchedulerOptions
 from convex_backend.application.types import ANONYMOUS, Caller, Identity, QuerySpec
 from convex_backend.database.system_tables import SCHEDULED_JOBS
 from convex_backend.deferreds import from_coroutine

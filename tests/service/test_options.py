@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from convex_backend.application.scheduler_options import Backoff, SchedulerOptions
 from convex_backend.service.configuration import OPTIONS, BadOption, Configuration, configure
 from convex_backend.service.option_values import Listen
 from convex_backend.tap import Options
@@ -266,3 +267,43 @@ def test_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         Options().parseOptions(["--version"])
     assert not caught.value.code
     assert capsys.readouterr().out.startswith("convex-backend ")
+
+
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_scheduler(tmp_path: Path, from_environment: bool) -> None:
+    """Parallelism and back-offs of scheduled functions come from the command line or the environment; what is not given stays."""
+    if from_environment:
+        environment = {
+            "CONVEX_SCHEDULER_PARALLELISM": "20",
+            "CONVEX_SCHEDULER_BACKOFF": "1-30",
+            "CONVEX_SCHEDULER_CONFLICT_BACKOFF": "0.25-5.5",
+        }
+        found = parse(tmp_path, environment=environment).scheduler
+    else:
+        found = parse(
+            tmp_path,
+            "--scheduler-parallelism=20",
+            "--scheduler-backoff=1-30",
+            "--scheduler-conflict-backoff=0.25-5.5",
+        ).scheduler
+    assert found == SchedulerOptions(20, Backoff(1.0, 30.0), Backoff(0.25, 5.5))
+    assert found.keep_seconds == 7 * 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("--scheduler-parallelism=0", "must be a number from 1 to 1024"),
+        ("--scheduler-parallelism=x", "must be a number from 1 to 1024"),
+        ("--scheduler-backoff=5", "must be two numbers of seconds"),
+        ("--scheduler-backoff=5-1", "must be two numbers of seconds"),
+        ("--scheduler-backoff=0-1", "must be two numbers of seconds"),
+        ("--scheduler-conflict-backoff=a-b", "must be two numbers of seconds"),
+        ("--scheduler-conflict-backoff=1-inf", "must be two numbers of seconds"),
+    ],
+)
+def test_scheduler_mistakes(tmp_path: Path, argument: str, text: str) -> None:
+    """A value that cannot be used is named with its option."""
+    with pytest.raises(BadOption, match=text) as raised:
+        parse(tmp_path, argument)
+    assert str(raised.value).startswith(argument.partition("=")[0])
