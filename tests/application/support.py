@@ -69,7 +69,9 @@ class Function:
     async def call(self, op: str, **args: Any) -> Any:
         """One asynchronous syscall; the decoded reply."""
         reply = await self.host.syscall(op, orjson.dumps(args), None)
-        return orjson.loads(reply.body) if reply.body else None
+        # Documents that come along with a get stand on lines of their own.
+        text = reply.body.partition(b"\n")[0]
+        return orjson.loads(text) if text else None
 
     async def all(self, table: str) -> list[Any]:
         """Every document of a table, all consumed."""

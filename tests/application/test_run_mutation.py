@@ -11,7 +11,7 @@ from convex_backend.application.types import ANONYMOUS, CallResult, Identity, Mu
 from convex_backend.database.committer import GATHER_SECONDS, GATHER_SIBLINGS
 from convex_backend.database.start_gate import BEGUN_PER_KEY
 from convex_backend.deferreds import from_coroutine
-from convex_backend.errors import BadRequest, OccConflict, StorageFailed
+from convex_backend.errors import BadRequest, OccConflict, RefusedLate, StorageFailed
 from convex_backend.functions.directory import Environment
 from tests.application.support import CALLER, Function, ScriptError, World
 from tests.database.documents import run
@@ -377,3 +377,48 @@ def test_only_a_few_mutations_of_a_hot_key_are_begun() -> None:
             world.go_on()
     assert [float(ok(r).value or b"") for r in later] == [3.0 + n for n in range(BEGUN_PER_KEY + 20)]
     assert not world.db.start_gate._doors
+
+
+def test_a_late_refusal_makes_the_next_runs_strict() -> None:
+    """A write that was answered and then refused: the mutation runs again strictly, at once, and so do its next runs; nobody else's."""
+    world = World()
+    seen: list[bool] = []
+
+    async def refused(function: Function, args: Any) -> Any:
+        seen.append(function.host.tree.ahead)
+        await function.call("1.0/insert", table="notes", value={})
+        if function.host.tree.ahead:
+            raise RefusedLate
+        return "strict"
+
+    world.define("m:refused", "mutation", refused)
+    world.define("m:add", "mutation", add)
+    assert [ok(start(world, "m:refused")).value for _ in range(3)] == [b'"strict"'] * 3
+    assert seen == [True, False, False, False]
+    ok(start(world, "m:add"))
+    assert [spec.ahead for spec in world.pool.specs] == [*seen, True]
+    transaction = world.db.begin("query")
+    assert run(transaction.count("notes")) == 4
+    transaction.close()
+
+
+def test_documents_that_arguments_name_come_with_the_first_get() -> None:
+    """The first get brings what the function has read in earlier runs, not what it never reads; a query gets its own answer only."""
+    world = World()
+    transaction = world.db.begin("mutation")
+    ids = [run(transaction.insert("notes", {"n": float(n)})) for n in range(3)]
+    run(world.db.commit(transaction))
+    sent: list[list[str]] = []
+
+    async def reads(function: Function, args: Any) -> Any:
+        reply = await function.host.syscall("1.0/get", b'{"id":"%s","isSystem":false}' % ids[0].encode(), None)
+        sent.append([id for id, _ in reply.meta.get("ahead", [])])
+        assert len(reply.body.split(b"\n")) == 1 + len(sent[-1])
+        function.host.consumed({ids[2]: 1})
+
+    world.define("m:reads", "mutation", reads)
+    args = b'{"a":"%s","b":"%s","c":"%s"}' % tuple(id.encode() for id in ids)
+    for _ in range(8):
+        ok(start(world, "m:reads", args))
+    assert sent[0] == ids[1:]
+    assert sent[-1] == ids[2:]
