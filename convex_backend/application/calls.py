@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import orjson
 
+from convex_backend.application.operations import check_operation
 from convex_backend.application.services import Services
 from convex_backend.application.types import Caller, CallResult, Identity
 from convex_backend.database.query.cursor import InvalidCursor
@@ -40,12 +41,14 @@ class Target:
 
     :param internal: also internal functions are open (admins, and calls from server code).
     :param any_kind: the endpoint runs any kind of function; only a text differs.
+    :param identity: whose key must allow the call; ``None`` for calls from server code.
     """
 
     path: FunctionPath
     component_path: str
     internal: bool
     any_kind: bool = False
+    identity: Identity | None = None
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -59,7 +62,9 @@ class Prepared:
 
 def target(path: str, component_path: str | None, identity: Identity, *, any_kind: bool = False) -> Target:
     """:raises BadRequest: code ``BadConvexFunctionIdentifier``: *path* cannot be parsed."""
-    return Target(FunctionPath.parse(path), component_path or ROOT_COMPONENT, identity.sees_internal, any_kind)
+    return Target(
+        FunctionPath.parse(path), component_path or ROOT_COMPONENT, identity.sees_internal, any_kind, identity
+    )
 
 
 async def resolve(services: Services, transaction: Any, wanted: Target) -> ResolvedFunction:
@@ -81,13 +86,24 @@ async def resolve(services: Services, transaction: Any, wanted: Target) -> Resol
     return function
 
 
+def _check_permission(function: ResolvedFunction, identity: Identity) -> None:
+    """:raises Forbidden: the admin's key does not allow it (``admin_keys.md`` section 4). Public functions of the app are open to every key."""
+    if function.visibility == "internal":
+        kinds = {"query": "RunInternalQueries", "mutation": "RunInternalMutations"}
+        check_operation(identity, kinds.get(function.kind, "RunInternalActions"))
+    elif function.component != ROOT:
+        check_operation(identity, "ViewData" if function.kind == "query" else "WriteData")
+
+
 async def prepare(services: Services, transaction: Any, wanted: Target, args: bytes, kind: str) -> Prepared:
     """Resolve and check a call of *kind* with *args* (JSON text of an object or array).
 
-    :raises FunctionFailed, NotFound, BadRequest: what the caller gets as the function's error.
+    :raises FunctionFailed, NotFound, BadRequest, Forbidden: what the caller gets as the function's error.
     """
     function = await resolve(services, transaction, wanted)
     check_kind(function, kind)
+    if wanted.identity is not None and wanted.identity.is_admin:
+        _check_permission(function, wanted.identity)
     names = (
         services.database.catalogs.newest.names(function.component)
         if transaction is None

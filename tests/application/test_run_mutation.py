@@ -306,6 +306,19 @@ def test_admins_may_run_internal_functions() -> None:
     assert result.error is None
 
 
+def test_a_read_only_key_does_not_open_internal_mutations() -> None:
+    """A key without the operation gets the permission text, and nothing runs; public functions are open to it, and to server code all are."""
+    world = World()
+    world.define("m:hidden", "mutation", add, visibility="internal")
+    world.define("m:open", "mutation", add)
+    reader = Identity("admin", read_only=True)
+    result = run(world.mutations.run("m:hidden", b"{}", reader, CALLER))
+    assert result.error.message == "You do not have permission to perform this operation (RunInternalMutations)."
+    assert world.documents("notes") == []
+    assert run(world.mutations.run("m:open", b"{}", reader, CALLER)).error is None
+    assert run(world.mutations.run("m:hidden", b"{}", reader, CALLER, internal=True)).error is None
+
+
 def test_a_path_that_cannot_be_parsed_is_a_bad_request() -> None:
     """The request itself is wrong."""
     world = World()
