@@ -93,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "admin-key":
         print(_admin_key(arguments, read_only=arguments.read_only))
         return 0
-    run = {"history": push_commands.run_history, "rollback": push_commands.run_rollback}[arguments.command]
-    print(run(arguments, arguments.admin_key or _admin_key(arguments, read_only=False)))
+    print(push_commands.RUN[arguments.command](arguments, arguments.admin_key or _admin_key(arguments, read_only=False)))
     return 0
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convex_backend.application.auth.signing import SigningKeys
     from convex_backend.application.auth.verify import Authenticator
     from convex_backend.application.demo import Demo
+    from convex_backend.application.deployed_app import DeployedAppReader
     from convex_backend.application.deploy import Deploy
     from convex_backend.application.directory import Directory
     from convex_backend.application.environment import EnvironmentVariables
@@ -50,6 +51,7 @@ class Application:
         simple_deploy: SimpleDeploy,
         rollbacks: Rollbacks,
         demo: Demo,
+        deployed_app: DeployedAppReader,
         files: FileStorage,
     ) -> None:
         self.services = services
@@ -57,6 +59,7 @@ class Application:
         self.simple_deploy = simple_deploy
         self.rollbacks = rollbacks
         self.demo = demo
+        self.deployed_app = deployed_app
         self.files = files
         self.live = live
         self.deploy = deploy

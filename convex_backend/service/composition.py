@@ -20,6 +20,7 @@ from convex_backend.application.auth.verify import Authenticator
 from convex_backend.application.cron_loop import CronLoop
 from convex_backend.application.demo import Demo, DemoState
 from convex_backend.application.deploy import Deploy
+from convex_backend.application.deployed_app import DeployedAppReader
 from convex_backend.application.deployment_state import DeploymentState
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
@@ -233,6 +234,9 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     simple_deploy = SimpleDeploy(deploy=deploy, analyzer=machinery.analyzer, read_library=read_library)
     rollbacks = Rollbacks(database=database, history=history, deploy=deploy)
     demo = Demo(database=database, store=store, history=history, simple_deploy=simple_deploy, read_files=read_demo)
+    deployed_app = DeployedAppReader(
+        database=database, store=store, history=history, server_version=settings.version
+    )
     environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
     queries = QueryRuns(services, sealer)
     live = LiveQueries(
@@ -256,6 +260,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         simple_deploy=simple_deploy,
         rollbacks=rollbacks,
         demo=demo,
+        deployed_app=deployed_app,
         files=files,
     )
     sync = make_sync_resource(application, reactor, registry)

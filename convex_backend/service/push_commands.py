@@ -1,4 +1,4 @@
-"""``convex-backend history`` and ``convex-backend rollback``: the history of pushes of a running server, over its HTTP API."""
+"""``convex-backend status``, ``history`` and ``rollback``: what is deployed on a running server, over its HTTP API."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ _NAMES_SHOWN: Final = 3
 def add_commands(
     commands: Any, add_key_options: Callable[[argparse.ArgumentParser], None], environ: Mapping[str, str]
 ) -> None:
-    """Add the two commands.
+    """Add the commands.
 
     :param commands: what ``add_subparsers`` gave. :param add_key_options: adds the options that say where the admin key comes from.
     """
+    status = commands.add_parser(
+        "status",
+        help="say what is deployed on a running server",
+        description="Say what is deployed on a running server: functions, tables, routes, crons, components, variables, and the last push.",
+    )
+    status.add_argument("--json", action="store_true", help="print everything as JSON")
     history = commands.add_parser(
         "history",
         help="list the pushes to a running server",
@@ -46,7 +52,7 @@ def add_commands(
         metavar="ID",
         help="its number in the history [default: the push before the current]",
     )
-    for command in (history, rollback):
+    for command in (status, history, rollback):
         command.add_argument(
             "--url",
             default=environ.get("CONVEX_SELF_HOSTED_URL") or DEFAULT_URL,
@@ -59,6 +65,37 @@ def add_commands(
             help="instead of one made from the stored credentials [env CONVEX_SELF_HOSTED_ADMIN_KEY]",
         )
         add_key_options(command)
+
+
+def run_status(arguments: argparse.Namespace, key: str) -> str:
+    """What ``status`` prints."""
+    deployed = _ask(arguments.url, key, "/api/deployed_app", None)
+    if arguments.json:
+        return json.dumps(deployed, indent=2)
+    lines = [f"convex-backend {deployed['server_version']} at {arguments.url}"]
+    lines += [_component_line(component) for component in deployed["components"]]
+    if deployed["environment"]:
+        lines.append(f"variables: {', '.join(deployed['environment'])}")
+    lines.append(f"last push: {describe(deployed['push']).strip(' *')}" if deployed["push"] else "nothing has been pushed yet")
+    return "\n".join(lines)
+
+
+def _component_line(component: Mapping[str, Any]) -> str:
+    counted = [
+        _count(len(component["functions"]), "function"),
+        _count(len(component["http_routes"]), "HTTP route"),
+        _count(len(component["crons"]), "cron job"),
+        _count(len(component["tables"]), "table") + (" by a schema" if component["schema"] is not None else ""),
+        _count(sum(not index["name"].startswith("by_creation") for index in component["indexes"]), "index", "indexes"),
+    ]
+    name = f"component {component['path']}" if component["path"] else "app"
+    state = "" if component["state"] == "active" else f" ({component['state']})"
+    version = f", made with convex {component['version']}" if component["version"] else ""
+    return f"{name}{state}: {', '.join(counted)}{version}"
+
+
+def _count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def run_history(arguments: argparse.Namespace, key: str) -> str:
@@ -75,6 +112,14 @@ def run_rollback(arguments: argparse.Namespace, key: str) -> str:
     """What ``rollback`` prints when it is done."""
     done = _ask(arguments.url, key, "/api/rollback", {"push": arguments.push})
     return f"Went back to push {done['push']}; this is push {done['current']['id']}: {_summary(done['current'])}"
+
+
+#: What each command runs: given the arguments and an admin key, it returns what to print.
+RUN: Final[dict[str, Callable[[argparse.Namespace, str], str]]] = {
+    "status": run_status,
+    "history": run_history,
+    "rollback": run_rollback,
+}
 
 
 def describe(push: Mapping[str, Any]) -> str:

@@ -69,6 +69,12 @@ class DeployApi:
         entries = await self.front.application.rollbacks.entries(call.identity, int(limit))
         return orjson.dumps({"pushes": [entry.to_json() for entry in entries]})
 
+    @api_route(app, "/api/deployed_app", method="GET", auth=Auth.ADMIN)
+    async def deployed_app(self, call: ApiCall) -> bytes:
+        """What is deployed: functions, schema, routes, crons, components, variables, versions."""
+        deployed = await self.front.application.deployed_app.read(call.identity)
+        return orjson.dumps(deployed.to_json())
+
     @api_route(app, "/api/rollback", auth=Auth.ADMIN)
     async def rollback(self, call: ApiCall) -> bytes:
         """Go back to push ``{"push": number}``, without one to the push before the current."""

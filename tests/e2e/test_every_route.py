@@ -57,6 +57,7 @@ GOOD: dict[str, tuple[str, Any, int]] = {
     "POST /api/deploy2/report_push_completed": ("", {"spans": []}, 200),
     "POST /api/deploy": ("", {"functions": {"two.js": "export const a = 2;"}}, 200),
     "GET /api/push_history": ("?limit=5", None, 200),
+    "GET /api/deployed_app": ("", None, 200),
     "POST /api/rollback": ("", {"push": 1}, 200),
     "GET /demo": ("", None, 200),
     "GET /demo/page.js": ("", None, 200),
