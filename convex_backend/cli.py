@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "admin-key":
         print(_admin_key(arguments, read_only=arguments.read_only))
         return 0
-    print(push_commands.RUN[arguments.command](arguments, arguments.admin_key or _admin_key(arguments, read_only=False)))
+    key = arguments.admin_key or _admin_key(arguments, read_only=False)
+    print(push_commands.RUN[arguments.command](arguments, key))
     return 0
 
 

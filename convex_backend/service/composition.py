@@ -234,9 +234,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     simple_deploy = SimpleDeploy(deploy=deploy, analyzer=machinery.analyzer, read_library=read_library)
     rollbacks = Rollbacks(database=database, history=history, deploy=deploy)
     demo = Demo(database=database, store=store, history=history, simple_deploy=simple_deploy, read_files=read_demo)
-    deployed_app = DeployedAppReader(
-        database=database, store=store, history=history, server_version=settings.version
-    )
+    deployed_app = DeployedAppReader(database=database, store=store, history=history, server_version=settings.version)
     environment = EnvironmentVariables(database=database, store=store, directory=directory, analyzer=machinery.analyzer)
     queries = QueryRuns(services, sealer)
     live = LiveQueries(

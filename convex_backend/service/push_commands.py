@@ -76,7 +76,8 @@ def run_status(arguments: argparse.Namespace, key: str) -> str:
     lines += [_component_line(component) for component in deployed["components"]]
     if deployed["environment"]:
         lines.append(f"variables: {', '.join(deployed['environment'])}")
-    lines.append(f"last push: {describe(deployed['push']).strip(' *')}" if deployed["push"] else "nothing has been pushed yet")
+    push = deployed["push"]
+    lines.append("nothing has been pushed yet" if push is None else f"last push: {describe(push).strip(' *')}")
     return "\n".join(lines)
 
 
