@@ -140,6 +140,15 @@ class SyncProtocol(WebSocketServerProtocol):
         self._dropped_at = self.factory.clock.seconds()
         super().dropConnection(abort=abort)
 
+    def _fail_connection(self, code: int = 1001, reason: str = "going away") -> None:
+        """Autobahn's way to fail the connection. What the peer sends now need not be frames any more, so its own close frame may never be
+        seen: TCP is ended behind ours, on our side, and the closing handshake may end by that of the peer."""
+        super()._fail_connection(code, reason)
+        if self._counted and self.state == self.STATE_CLOSING and self._dropped_at is None:
+            # A producer would be asked for more instead.
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the peer: it is alive. Autobahn's own method would format a line of debugging first."""
         self._heard = True

@@ -202,6 +202,7 @@ class MemorySocket(FileDescriptor):
         self.reading = True
         self.protocol: Any = None
         self.lost = False
+        self.half_closed = False
 
     def writeSomeData(self, data: bytes) -> int:
         count = min(len(data), self.room)
@@ -225,6 +226,9 @@ class MemorySocket(FileDescriptor):
             self.lost = True
             self.connectionLost(reason)
             self.protocol.connectionLost(reason)
+
+    def _closeWriteConnection(self) -> None:
+        self.half_closed = True
 
     def abortConnection(self) -> None:
         self.lose(Failure(ConnectionAborted()))

@@ -258,6 +258,20 @@ def test_a_close_frame_that_is_a_violation(frame: bytes, code: int) -> None:
     assert not server.clock.getDelayedCalls()
 
 
+def test_our_side_of_tcp_ends_behind_a_close_frame_for_a_violation() -> None:
+    """8: a peer that is in the middle of a frame cannot be heard to answer ours; what was sent before it is sent all the same."""
+    server = Server(automatic=True)
+    socket = server.open()
+    socket.send(modify(0, add(0)))
+    socket.send_bytes(client_frame(b'{"a":"' + bytes(100))[:-10] + b"\xff")
+    assert [frame.opcode for frame in socket.read_frames()] == [9, 1, 8]
+    assert socket.transport.half_closed
+    assert not socket.transport.lost
+    server.pass_seconds(12)
+    assert socket.transport.lost
+    assert not server.clock.getDelayedCalls()
+
+
 def test_a_peer_that_does_not_answer_our_close() -> None:
     """8: TCP is dropped after a while, and nothing is left behind."""
     server = Server()

@@ -1,7 +1,7 @@
 """RFC 6455 on the sync socket of a real server: framing, control frames, text, the closing handshake, limits.
 
-The cases are those of the Autobahn test suite's fuzzing client that need no echo; where that suite would read its message back, a
-Transition that answers a ``ModifyQuerySet`` says that the message was understood.
+Where an echo would tell that a message was understood, a Transition that answers a ``ModifyQuerySet`` does. ``test_autobahn_suite.py`` runs the
+cases of that suite against an echo build of the same layer.
 """
 
 from __future__ import annotations
@@ -206,6 +206,9 @@ def test_bad_text_is_refused_before_the_message_ends(sock: FrameSocket, whole_fr
     sock.send_raw(frame)
     frame_ = sock.frame_of(CLOSE)
     assert frame_.close_code == INVALID_TEXT
+    # A close frame of ours could not be told from the rest of the message: TCP ends without one.
+    with pytest.raises(Ended):
+        sock.frame(2)
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"type":"Nope"}'])
