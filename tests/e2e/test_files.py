@@ -180,6 +180,36 @@ def test_a_file_that_is_too_large_for_an_action(files: Server) -> None:
     files.value("mutation", "files:remove", {"id": answer["storageId"]})
 
 
+def test_a_component_has_files_of_its_own(files: Server) -> None:
+    """What a component stores, by an action and by an upload URL, only it can name; its URLs say whose files they are."""
+    id = files.value("action", "vaults:put", {"text": "in the vault"})
+    target = urlsplit(files.value("mutation", "vaults:generateUploadUrl"))
+    status, _, body = files.request("POST", f"{target.path}?{target.query}", b"posted")
+    posted = json.loads(body)["storageId"]
+    assert status == 200
+    seen = files.value("query", "vaults:look", {"id": id})
+    assert seen["own"] is None
+    assert seen["component"]["all"] == [id, posted]
+    url = urlsplit(seen["component"]["url"])
+    assert re.fullmatch("component=[0-9a-z]{31,37}", url.query)
+    assert files.request("GET", f"{url.path}?{url.query}")[2] == b"in the vault"
+    assert files.request("GET", url.path)[0] == 404
+    assert id not in files.value("query", "files:system")["all"]
+    files.value("mutation", "vaults:remove", {"id": id})
+    assert files.request("GET", f"{url.path}?{url.query}")[0] == 404
+
+
+def test_what_an_action_does_not_wait_for_leaves_nothing(files: Server) -> None:
+    """A blob that is under way when its action ends is given up: no file, no bytes."""
+    before, listed = contents(files), files.value("query", "files:system")["all"]
+    assert files.value("action", "files:storeUnawaited", {"size": 10_000_000}) == "done"
+    deadline = time.monotonic() + 10
+    while contents(files) != before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert contents(files) == before
+    assert files.value("query", "files:system")["all"] == listed
+
+
 def test_the_cli_shows_files(files: Server, files_app: Path) -> None:
     """``convex data _storage`` prints the documents; the list of tables does not have it."""
     id, _ = stored(files, b"shown")

@@ -154,6 +154,15 @@ export const bad = action({
   },
 });
 
+/** Does not wait for what it stores. */
+export const storeUnawaited = action({
+  args: { size: v.number() },
+  handler: async (ctx, { size }) => {
+    void ctx.storage.store(new Blob([pattern(size)]));
+    return "done";
+  },
+});
+
 export const getOnly = action({
   args: { id: v.string() },
   handler: async (ctx, { id }) => {
