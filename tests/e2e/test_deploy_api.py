@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import ADMIN_KEY, ROOT, Server, convex, running
+from tests.e2e.harness import ADMIN_KEY, ROOT, Server, convex, make_app, running
 
 MESSAGES = """\
 import { mutation, query, action, internalQuery } from "./_generated/server";
@@ -246,24 +246,75 @@ def test_who_may_deploy(server: Server) -> None:
         assert server.request("POST", "/api/deploy", body, headers)[0] == status
 
 
-def test_the_cli_takes_over(chat_app: Path, tmp_path: Path) -> None:
-    """The CLI pushes over a simple deploy and the other way round; the history tells one from the other."""
+def test_the_cli_and_its_components(tmp_path: Path) -> None:
+    """The CLI pushes over a simple deploy and the other way round; going back to its push mounts its components again, with their data."""
+    app = make_app(tmp_path, "components")
     with running(tmp_path) as server:
         assert deploy(server, {"a.js": ""}, message="by hand")[0] == 200
-        convex(chat_app, server, "dev", "--once")
-        code, listed = console(server, "history", "--limit", "2")
+        convex(app, server, "env", "set", "GREETING", "hi")
+        convex(app, server, "dev", "--once", "--typecheck", "disable")
+        code, listed = console(server, "history")
         assert code == 0
         newest, older, message = listed.splitlines()
-        assert newest.startswith("*")
+        assert newest.startswith("*    2  ")
         assert "npm-cli 1.48.0  added " in newest
         assert "removed a.js" in newest
-        assert older.startswith(" ")
+        assert "counter: create; counter: added " in newest
+        assert older.startswith("     1  ")
         assert "deploy-api" in older
         assert message.strip() == "by hand"
-        status, answer = deploy(server, {"a.js": ""})
-        assert status == 200
-        assert answer["warnings"][0].startswith("Removed modules: ")
-        assert "messages.js" in answer["warnings"][0]
+        assert server.value("mutation", "main:add", {"name": "kept", "by": 2}) == [2, 10]
+        _, answer = deploy(server, {"a.js": ""})
+        assert any(warning.startswith("Removed modules: ") and "main.js" in warning for warning in answer["warnings"])
+        assert "(unmounted)" in console(server, "status")[1]
+        code, printed = console(server, "rollback")
+        assert code == 0, printed
+        assert printed.startswith("Went back to push 2; this is push 4: ")
+        assert server.value("mutation", "main:add", {"name": "kept", "by": 1}) == [3, 20]
+        status = json.loads(console(server, "status", "--json")[1])
+        assert status["push"]["id"] == 4
+        assert status["environment"] == ["GREETING"]
+        components = {component["path"]: component for component in status["components"]}
+        assert set(components) == {"", "counter", "counter/tally", "second", "second/tally"}
+        assert {component["state"] for component in components.values()} == {"active"}
+        assert {"path": "main.js:add", "kind": "Mutation", "visibility": "public"} in components[""]["functions"]
+        assert components["counter"]["tables"] == components["second"]["tables"] != []
+
+
+def test_status(server: Server) -> None:
+    """What is deployed is told in a few lines, and completely as JSON: functions, schema, indexes, routes, crons, versions, the push."""
+    http = (
+        'import { httpRouter } from "convex/server";\nimport { httpAction } from "./_generated/server";\n'
+        "const router = httpRouter();\n"
+        'router.route({ path: "/ping", method: "GET", handler: httpAction(async () => new Response("pong")) });\n'
+        "export default router;\n"
+    )
+    crons = (
+        'import { cronJobs } from "convex/server";\nimport { internal } from "./_generated/api";\n'
+        'const jobs = cronJobs();\njobs.daily("tidy", { hourUTC: 1, minuteUTC: 2 }, internal.jobs.tidy);\n'
+        "export default jobs;\n"
+    )
+    jobs = (
+        'import { internalMutation } from "./_generated/server";\n'
+        "export const tidy = internalMutation({ handler: () => null });\n"
+    )
+    assert deploy(server, {**FUNCTIONS, "http.js": http, "crons.js": crons, "jobs.js": jobs})[0] == 200
+    assert server.request("GET", "/http/ping")[2] == b"pong"
+    code, printed = console(server, "status")
+    assert code == 0
+    first, app, push = printed.splitlines()[:3]
+    assert first == f"convex-backend 0.1.0 at {server.url}"
+    assert app.startswith("app: 6 functions, 1 HTTP route, 1 cron job, ")
+    assert app.endswith(" by a schema, 1 index, made with convex 1.48.0")
+    assert push.startswith("last push: ")
+    deployed = json.loads(console(server, "status", "--json")[1])
+    (app_state,) = deployed["components"]
+    assert {"path": "jobs.js:tidy", "kind": "Mutation", "visibility": "internal"} in app_state["functions"]
+    assert app_state["http_routes"] == [["GET", "/ping"]]
+    assert app_state["crons"]["tidy"]["cronSchedule"] == {"type": "daily", "hourUTC": 1, "minuteUTC": 2}
+    assert app_state["schema"]["tables"][0]["tableName"] == "messages"
+    assert {"table": "messages", "name": "by_body", "state": "enabled", "staged": False} in app_state["indexes"]
+    assert deployed["push"]["current"] is True
 
 
 def test_history_and_rollback_by_the_console(server: Server) -> None:
