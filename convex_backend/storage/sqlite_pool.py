@@ -55,6 +55,7 @@ class SqlitePool:
     :param connection_class: the writer's connection class; tests give one that fails on demand.
     :param make_thread_pool: ``(min, max)`` to a thread pool; tests give one that runs work at once in the caller's thread.
     :param max_readers: threads for long reads.
+    :param cache_kib: page cache of each reading connection, and of the writer, in KiB: memory that grows with the file up to that.
     """
 
     _log = Logger()
@@ -67,12 +68,14 @@ class SqlitePool:
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
         make_thread_pool: Callable[[int, int], ThreadPool] = ThreadPool,
         max_readers: int = 3,
+        cache_kib: tuple[int, int] = (_READ_CACHE_KIB, _WRITE_CACHE_KIB),
     ) -> None:
         self.path = path
         self._reactor = reactor
         self._connection_class = connection_class
         self._make_thread_pool = make_thread_pool
         self._max_readers = max_readers
+        self._read_cache_kib, self._write_cache_kib = cache_kib
         self._lock = FileLock(path)
         self._writer: adbapi.ConnectionPool | None = None
         self._readers: adbapi.ConnectionPool | None = None
@@ -112,10 +115,10 @@ class SqlitePool:
             return prepare(self._short)
         try:
             self._claim()
-            self._writer = self._pool(1, 1, "writer", _set_up_writer, self._connection_class)
+            self._writer = self._pool(1, 1, "writer", self._set_up_writer, self._connection_class)
             result = await self.write(prepare)
             self._short = self._connect_reader()
-            self._readers = self._pool(0, self._max_readers, "reader", _set_up_reader, sqlite3.Connection)
+            self._readers = self._pool(0, self._max_readers, "reader", self._set_up_reader, sqlite3.Connection)
         except BaseException as error:
             await self._shut()
             if isinstance(error, sqlite3.Error | OSError):
@@ -159,7 +162,7 @@ class SqlitePool:
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_SECONDS
         )
-        _set_up_reader(connection)
+        self._set_up_reader(connection)
         return connection
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -222,6 +225,14 @@ class SqlitePool:
         self._readers = self._writer = None
         self._lock.release()
 
+    def _set_up_writer(self, connection: sqlite3.Connection) -> None:
+        _set_up_writer(connection)
+        connection.execute(f"PRAGMA cache_size = -{self._write_cache_kib}")
+
+    def _set_up_reader(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute(f"PRAGMA cache_size = -{self._read_cache_kib}")
+
     def _close_short(self) -> None:
         if self._short is not None:
             self._short.close()
@@ -240,16 +251,10 @@ def _set_up_writer(connection: sqlite3.Connection) -> None:
     # FULL: a group is on the disk before it is acknowledged (measured 4-11 % slower than NORMAL, which may lose it).
     connection.execute("PRAGMA journal_mode = WAL").fetchone()
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA cache_size = -{_WRITE_CACHE_KIB}")
     # Inserts touch pages all over the file: the longer the WAL, the fewer times each is copied back (measured 10-20 % more
     # commits a second than with the default of 1000 pages).
     connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * 4096}")
-
-
-def _set_up_reader(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute(f"PRAGMA cache_size = -{_READ_CACHE_KIB}")
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

@@ -75,6 +75,9 @@ export const marks = queryGeneric(async ({ db }) => (await db.query("marks").col
 export const counters = queryGeneric(async ({ db }) => (await db.query("counters").collect()).map((one) => one.n));
 """
 }
+SMALL_CACHES: Any = {"cache_kib": (512, 512)}
+SMALL_LOG: Any = {"max_entries": 200}
+SMALL_WINDOW_NS = 5 * 10**9
 KINDS = {
     **dict.fromkeys(("read", "readInside", "spin", "marks", "counters"), "query"),
     **dict.fromkeys(("addCounter", "bump", "count", "countInside", "writeAndSpin", "fail"), "mutation"),
@@ -88,11 +91,11 @@ class LiveWorld:
     :ivar children: every child that was made, by pool kind.
     """
 
-    def __init__(self, folder: Path, reactor: Any, children: int) -> None:
+    def __init__(self, folder: Path, reactor: Any, children: int, small: bool) -> None:
         self.children: dict[str, list[RunnerProcess]] = {"isolate": [], "action": []}
         self.registry = CollectorRegistry()
         self.database = Database(
-            SqlitePersistence(SqlitePool(str(folder / "data.sqlite3"), reactor)),
+            SqlitePersistence(SqlitePool(str(folder / "data.sqlite3"), reactor, **(SMALL_CACHES if small else {}))),
             reactor,
             SimpleNamespace(now_ns=time.time_ns),
             os.urandom,
@@ -133,7 +136,7 @@ class LiveWorld:
                 lambda text: sealer.unseal("cursor", text),
             ),
             syscalls=full_table(),
-            function_log=FunctionLog(reactor, time.time_ns, self.registry),
+            function_log=FunctionLog(reactor, time.time_ns, self.registry, **(SMALL_LOG if small else {})),
             random_bytes=os.urandom,
             now_ns=time.time_ns,
             jobs=JobScheduling(database=self.database, directory=directory, now_ns=time.time_ns),
@@ -186,7 +189,7 @@ class LiveWorld:
             transaction.close()
         return outcome
 
-    async def run_query(self, path: str, args: bytes, *_: Any) -> CallResult:
+    async def run_query(self, path: str, args: bytes, *_: Any, **__: Any) -> CallResult:
         """For actions: see ``Application.run_query``."""
         outcome = await self.query(path.partition(":")[2], **orjson.loads(args))
         return SimpleNamespace(value=outcome.value, error=outcome.error)  # type: ignore[return-value]
@@ -205,10 +208,15 @@ class LiveWorld:
 
 
 @asynccontextmanager
-async def live_world(folder: Path, reactor: Any, children: int = 2) -> AsyncIterator[LiveWorld]:
-    """A started world; at its end everything is stopped, and every child must have been reaped."""
-    world = LiveWorld(folder, reactor, children)
+async def live_world(folder: Path, reactor: Any, children: int = 2, *, small: bool = False) -> AsyncIterator[LiveWorld]:
+    """A started world; at its end everything is stopped, and every child must have been reaped.
+
+    :param small: what is kept for a time or up to a bound is kept for little, so that memory is soon as large as it gets.
+    """
+    world = LiveWorld(folder, reactor, children, small)
     await world.database.start()
+    if small:
+        world.database.committer.write_log._window_ns = SMALL_WINDOW_NS
     await world.isolates.start()
     await world.actions.start()
     try:

@@ -18,8 +18,8 @@ pytestmark = [
 ]
 
 CALLS = int(os.environ.get("SOAK_CALLS", "200000"))
-MAX_PYTHON_SLOPE = 2.0
-"""Megabytes per 10,000 calls over the second half. SQLite's page caches fill meanwhile, as the file grows by what the mutations supersede."""
+MAX_PYTHON_SLOPE = 0.3
+"""Megabytes per 10,000 calls over the second half. A leak of 30 bytes a call would be more."""
 MAX_CHILD_SLOPE = 3.0
 
 
@@ -27,11 +27,12 @@ MAX_CHILD_SLOPE = 3.0
 async def test_memory_stays_flat(tmp_path: Path) -> None:
     """Every call ends as it must, no increment is lost or doubled, and neither this process nor the largest child keeps growing.
 
-    The number of calls is in ``SOAK_CALLS``; the slope is judged from 40,000 on, since caches and logs have to fill first.
+    The number of calls is in ``SOAK_CALLS``; the slope is judged from 40,000 on. SQLite's page caches (96 MiB), the write log (300 s) and the function
+    log (10,000 entries) have small bounds here: with the usual ones they fill for longer than any test lasts.
     """
     from twisted.internet import reactor
 
-    async with live_world(tmp_path, reactor) as world:
+    async with live_world(tmp_path, reactor, small=True) as world:
         soak = Soak(world, CALLS, samples=40)
         await soak.run()
         assert soak.ended == CALLS
