@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 #: Pushes that can be listed and gone back to.
 KEPT_PUSHES: Final = 50
+#: Bytes of texts that the entries before the current one may keep alive; the push before the current one is kept in any case.
+MAX_TEXT_BYTES: Final = 256 << 20
 #: Longest message of a push that is kept; the CLI allows 1024 bytes.
 _MAX_MESSAGE: Final = 4096
+_NEVER_DROPPED: Final = 2
 _STATE_KEY: Final = "push_history"
 
 
@@ -43,12 +46,14 @@ class PushRecord:
     :param modules: module hashes by path, by path of the component's definition.
     :param definitions: the definition of each component, by its path.
     :param texts: of definitions and schemas, which no row of ``_modules`` names.
+    :param sizes: bytes of each text that was sent, by hash.
     """
 
     request: bytes
     modules: Mapping[str, Mapping[str, str]]
     definitions: Mapping[str, str]
     texts: tuple[ModuleText, ...]
+    sizes: Mapping[str, int]
 
 
 @attrs.frozen(slots=True)
@@ -98,6 +103,7 @@ class PushHistory:
         """
         known = {text.hash for text in stored}
         texts: dict[str, ModuleText] = {}
+        sizes: dict[str, int] = {}
 
         def keep(tree: Any) -> Any:
             if isinstance(tree, list):
@@ -107,6 +113,7 @@ class PushHistory:
             if not (isinstance(tree.get("path"), str) and isinstance(tree.get("source"), str)):
                 return {name: keep(value) for name, value in tree.items()}
             text = module_text(tree["path"], tree["source"], tree.get("sourceMap"))
+            sizes[text.hash] = len(text.source) + len(text.source_map or b"")
             if text.hash not in known:
                 texts[text.hash] = text
             return {"path": tree["path"], "environment": tree.get("environment"), "hash": text.hash}
@@ -123,7 +130,7 @@ class PushHistory:
         for definition in request.get("componentDefinitions") or ():
             modules[definition["definitionPath"]] = _hashes(definition.get("functions") or ())
         definitions = {one["componentPath"]: one["definitionPath"] for one in _components(app)}
-        return PushRecord(orjson.dumps(request), modules, definitions, tuple(texts.values()))
+        return PushRecord(orjson.dumps(request), modules, definitions, tuple(texts.values()), sizes)
 
     async def record(
         self,
@@ -141,6 +148,7 @@ class PushHistory:
         system = transaction.system
         state = await system.lookup(BACKEND_STATE.name, "by_key", (_STATE_KEY,))
         first, last = (state[1]["first"], state[1]["last"]) if state is not None else (1, 0)
+        sizes: list[int] = list(state[1].get("sizes") or ()) if state is not None else []
         before = await system.lookup(PUSH_HISTORY.name, "by_number", (last,))
         if before is not None and before[1]["pushId"] == push_id:
             return
@@ -161,12 +169,15 @@ class PushHistory:
             },
         )
         await self._store.keep_texts(transaction, record.texts, now_ms)
-        while last + 1 - first >= KEPT_PUSHES:
+        present = set(_references(orjson.loads(before[1]["request"]))) if before is not None else set()
+        sizes.append(sum(size for digest, size in record.sizes.items() if digest not in present))
+        while last + 1 - first >= KEPT_PUSHES or (len(sizes) > _NEVER_DROPPED and sum(sizes[:-1]) > MAX_TEXT_BYTES):
+            sizes = sizes[1:]
             old = await system.lookup(PUSH_HISTORY.name, "by_number", (first,))
             if old is not None:
                 await system.delete(PUSH_HISTORY.name, old[0])
             first += 1
-        value = {"key": _STATE_KEY, "first": first, "last": last + 1}
+        value = {"key": _STATE_KEY, "first": first, "last": last + 1, "sizes": sizes}
         if state is None:
             await system.insert(BACKEND_STATE.name, value)
         else:

@@ -178,6 +178,18 @@ def test_old_entries_go_and_their_texts_with_them(app: Deployment, monkeypatch: 
     assert [ref["path"] for ref in run(app.deploy.get_config_hashes())["moduleHashes"]] == ["m1.js"]
 
 
+def test_large_texts_shorten_the_history(app: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries keep alive only so many bytes of texts that are not deployed; the push before the current one stays in any case."""
+    monkeypatch.setattr(push_history, "MAX_TEXT_BYTES", 3000)
+    for number in range(4):
+        push(app, module("big.js", padding=str(number) * 1200))
+    assert [entry.id for entry in entries(app)] == [4, 3, 2]
+    push(app, module("big.js", padding="x" * 9000))
+    push(app, V1)
+    assert [entry.id for entry in entries(app)] == [6, 5]
+    assert roll_back(app) == 7
+
+
 def test_the_history_outlives_a_restart(app: Deployment) -> None:
     """Entries are rows: a new process lists them and goes back."""
     push(app, V1)
