@@ -27,8 +27,8 @@ MAX_CHILD_SLOPE = 3.0
 async def test_memory_stays_flat(tmp_path: Path) -> None:
     """Every call ends as it must, no increment is lost or doubled, and neither this process nor the largest child keeps growing.
 
-    The number of calls is in ``SOAK_CALLS``; the slope is judged from 40,000 on. SQLite's page caches (96 MiB), the write log (300 s) and the function
-    log (10,000 entries) have small bounds here: with the usual ones they fill for longer than any test lasts.
+    The number of calls is in ``SOAK_CALLS``; the slope is judged from 40,000 on. SQLite's page caches (96 MiB), the write log (300 s) and the
+    function log (10,000 entries) have small bounds here: with the usual ones they fill for longer than any test lasts.
     """
     from twisted.internet import reactor
 
