@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +131,52 @@ def test_actions_of_components(deployed: tuple[Path, Server]) -> None:
     assert server.value("query", "main:where") == "second"
 
 
+def wait_for(look: Callable[[], Any], wanted: Any, seconds: float = 10.0) -> None:
+    """Ask until the answer is *wanted*. :raises AssertionError: it does not come."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) != wanted:
+        assert time.monotonic() < deadline, f"{found} is not {wanted}"
+        time.sleep(0.05)
+
+
+def test_http_routes_of_a_component(deployed: tuple[Path, Server]) -> None:
+    """Requests below a mount are routed by the component's ``http.ts``, without the prefix; one that is not mounted has no routes."""
+    _, server = deployed
+    status, _, body = server.request("GET", "/http/counter/hello")
+    assert (status, body) == (200, b"hello: hi there")
+    assert server.request("GET", "/http/counter/nope")[0] == 404
+    assert server.request("GET", "/http/hello")[0] == 404
+
+
+def test_jobs_belong_to_the_component_that_schedules(deployed: tuple[Path, Server]) -> None:
+    """A job may run a function of another component, by handle or reference; its document is where it was scheduled."""
+    _, server = deployed
+    server.value("mutation", "main:schedule", {"name": "job"})
+    wait_for(lambda: server.value("query", "main:get", {"name": "job"}), [5, 7])
+    wait_for(lambda: server.value("query", "main:get", {"name": "job later"}), [100, 0])
+    done = "counts.js:add success"
+    wait_for(lambda: server.value("query", "main:jobs"), [[done, done], ["counts.js:addInside success"], []])
+
+
+def test_files_belong_to_the_component_that_stores(deployed: tuple[Path, Server]) -> None:
+    """A component's file has a URL that names the component, and is none of the app's."""
+    _, server = deployed
+    url, ours = server.value("action", "main:store", {"text": "from inside"})
+    assert ours is False
+    assert "?component=" in url
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert answer.read() == b"from inside"
+
+
+def test_crons_of_components(deployed: tuple[Path, Server]) -> None:
+    """Each instance has the cron jobs of its definition; an interval begins at once."""
+    _, server = deployed
+    wait_for(lambda: server.value("query", "main:ticks"), [1, 1])
+
+
 def test_function_handles(deployed: tuple[Path, Server]) -> None:
-    """Handles name functions of any component, whatever their visibility, in mutations and actions, and outlive a push."""
-    app, server = deployed
+    """Handles name functions of any component, whatever their visibility, in mutations and actions."""
+    _, server = deployed
     handles = server.value("query", "main:handles")
     assert [handle.partition("#")[2] for handle in handles] == ["counts:add", "counts:add", "main:own"]
     assert len(set(handles)) == 3
@@ -139,8 +184,6 @@ def test_function_handles(deployed: tuple[Path, Server]) -> None:
     assert server.value("mutation", "main:useHandle", {"handle": handles[1]}) == before[1] + 3
     assert server.value("action", "main:useHandleInAction", {"handle": handles[0]}) == before[0] + 4
     assert server.value("mutation", "main:useHandle", {"handle": handles[2]}) == "own"
-    convex(app, server, "deploy", "-y", *UNTYPED)
-    assert server.value("query", "main:handles") == handles
     identifier = handles[0].partition("#")[0]
     assert "Function handle not found" in failure(
         server, "mutation", "main:useHandle", {"handle": identifier[:-1] + "0"}
@@ -155,15 +198,16 @@ def test_the_cli_looks_into_components(deployed: tuple[Path, Server]) -> None:
     assert '"hidden"' in convex(app, server, "run", "--component", "counter/tally", "notes:hidden")
     output = convex(app, server, "run", "--component", "counter", "counts:nope", check=False)
     assert "Could not find function for 'counts:nope' in 'counter'" in output
-    assert convex(app, server, "data", "--component", "second").split() == ["counts"]
+    assert convex(app, server, "data", "--component", "second").split() == ["counts", "ticks"]
     shown = convex(app, server, "data", "counts", "--component", "second", "--format", "jsonLines")
     assert {"cli", "own"} & {json.loads(line)["name"] for line in shown.splitlines() if line.startswith("{")}
     assert "main.js:addCaught" in convex(app, server, "function-spec")
 
 
 def test_unmount_remount_and_delete(deployed: tuple[Path, Server]) -> None:
-    """A push without a mount keeps its data for a later one; what is mounted cannot be deleted."""
+    """A push without a mount keeps its data and handles for a later one; what is mounted cannot be deleted."""
     app, server = deployed
+    handles = server.value("query", "main:handles")
     key = {"Authorization": f"Convex {ADMIN_KEY}"}
     query = {"path": "_system/frontend/components:list", "format": "json", "args": {}}
     _, _, listed = server.request("POST", "/api/query", query, key)
@@ -187,6 +231,7 @@ def test_unmount_remount_and_delete(deployed: tuple[Path, Server]) -> None:
     output = convex(app, server, "deploy", "-y", *UNTYPED)
     assert "Remounted component second." in output
     assert server.value("query", "main:get", {"name": "kept"}) == [1, 10]
+    assert server.value("query", "main:handles") == handles
 
 
 def test_a_binding_that_does_not_fit_is_refused(deployed: tuple[Path, Server]) -> None:

@@ -1,7 +1,8 @@
 import { createFunctionHandle, type FunctionHandle } from "convex/server";
 import { v } from "convex/values";
 import { api, components, internal } from "./_generated/api";
-import { action, internalMutation, mutation, query } from "./_generated/server";
+import type { Id } from "./_generated/dataModel";
+import { action, internalMutation, internalQuery, mutation, query } from "./_generated/server";
 
 export const add = mutation({
   args: { name: v.string(), by: v.number() },
@@ -105,4 +106,44 @@ export const useHandle = mutation({
 export const useHandleInAction = action({
   args: { handle: v.string() },
   handler: async (ctx, { handle }): Promise<unknown> => ctx.runMutation(handle as FunctionHandle<"mutation">, { name: "handle", by: 4 }),
+});
+
+export const schedule = mutation({
+  args: { name: v.string() },
+  handler: async (ctx, { name }): Promise<string[]> => {
+    const handle = await createFunctionHandle(components.second.counts.add);
+    await ctx.scheduler.runAfter(0, handle as FunctionHandle<"mutation">, { name, by: 7 });
+    await ctx.scheduler.runAfter(0, components.counter.counts.add, { name, by: 5 });
+    return [await ctx.runMutation(components.counter.counts.addLater, { name: `${name} later` })];
+  },
+});
+
+export const jobs = query({
+  args: {},
+  handler: async (ctx): Promise<unknown> => [
+    (await ctx.db.system.query("_scheduled_functions").collect()).map((job) => `${job.name} ${job.state.kind}`),
+    await ctx.runQuery(components.counter.counts.jobs, {}),
+    await ctx.runQuery(components.second.counts.jobs, {}),
+  ],
+});
+
+export const store = action({
+  args: { text: v.string() },
+  handler: async (ctx, args): Promise<unknown> => {
+    const [id, url] = await ctx.runAction(components.counter.counts.store, args);
+    return [url, await ctx.runQuery(internal.main.isOurFile, { id: id! })];
+  },
+});
+
+export const isOurFile = internalQuery({
+  args: { id: v.string() },
+  handler: async ({ db }, { id }): Promise<boolean> => (await db.system.get(id as Id<"_storage">)) !== null,
+});
+
+export const ticks = query({
+  args: {},
+  handler: async (ctx): Promise<number[]> => [
+    await ctx.runQuery(components.counter.counts.ticks, {}),
+    await ctx.runQuery(components.second.counts.ticks, {}),
+  ],
 });

@@ -80,3 +80,35 @@ export const addInside = internalMutation({
     return 100;
   },
 });
+
+export const addLater = mutation({
+  args: { name: v.string() },
+  returns: v.string(),
+  handler: async (ctx, args): Promise<string> => ctx.scheduler.runAfter(0, internal.counts.addInside, args),
+});
+
+export const jobs = query({
+  args: {},
+  returns: v.array(v.string()),
+  handler: async ({ db }) => (await db.system.query("_scheduled_functions").collect()).map((job) => `${job.name} ${job.state.kind}`),
+});
+
+export const store = action({
+  args: { text: v.string() },
+  returns: v.array(v.string()),
+  handler: async ({ storage }, { text }) => {
+    const id = await storage.store(new Blob([text], { type: "text/plain" }));
+    return [id, (await storage.getUrl(id))!];
+  },
+});
+
+export const tick = internalMutation({
+  args: {},
+  returns: v.null(),
+  handler: async ({ db }) => {
+    await db.insert("ticks", {});
+    return null;
+  },
+});
+
+export const ticks = query({ args: {}, returns: v.number(), handler: async ({ db }) => (await db.query("ticks").collect()).length });
