@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from convex_backend.database.system_tables import COMPONENTS, FILE_STORAGE, VIRTUAL_TABLES
+from convex_backend.database.system_tables import COMPONENTS, FILE_STORAGE, ROOT_COMPONENT, VIRTUAL_TABLES
 from convex_backend.errors import BadRequest
 from convex_backend.interfaces import StoredBlob
 from convex_backend.values.ids import decode_id
@@ -101,7 +101,15 @@ async def _record(transaction: Transaction, row: dict[str, Any]) -> FileRecord |
 async def add(
     transaction: Transaction, component: int, blob: StoredBlob, uuid: str, content_type: str | None
 ) -> FileRecord:
-    """Make the rows of a new file whose content is *blob*."""
+    """Make the rows of a new file whose content is *blob*.
+
+    :raises BadRequest: ``ComponentNotFound``, ``UnmountedComponentWrite``: an upload URL may outlive its component.
+    """
+    await transaction.ensure_begun()
+    if component != ROOT_COMPONENT:
+        if await transaction.system.lookup(COMPONENTS.name, "by_component", (component,)) is None:
+            raise BadRequest("ComponentNotFound", "The component of this file does not exist any more.")
+        transaction.require_mounted(component)
     sha256 = base64.b64encode(blob.sha256).decode("ascii")
     document = await transaction.virtual.insert(
         component, STORAGE, {"sha256": sha256, "size": float(blob.size), "contentType": content_type}

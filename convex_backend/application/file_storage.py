@@ -175,18 +175,15 @@ class FileStorage:
     async def metadata(self, transaction: Transaction | None, component: int, storage_id: str) -> dict[str, Any] | None:
         """``{storageId (a UUID), sha256 (hex), size, contentType}``; see :meth:`url`."""
 
-        async def look(reading: Transaction) -> dict[str, Any] | None:
-            found = await file_records.find(reading, component, storage_id)
-            if found is None:
-                return None
-            return {
-                "storageId": found.uuid,
-                "sha256": base64.b64decode(found.sha256).hex(),
-                "size": found.size,
-                "contentType": found.content_type,
-            }
-
-        return await self._read(transaction, look)
+        found = await self._find(transaction, component, storage_id)
+        if found is None:
+            return None
+        return {
+            "storageId": found.uuid,
+            "sha256": base64.b64decode(found.sha256).hex(),
+            "size": found.size,
+            "contentType": found.content_type,
+        }
 
     async def delete(self, transaction: Transaction | None, component: int, storage_id: str) -> bool:
         """Delete a file. :returns: whether there was one; see :meth:`url` for errors."""
@@ -225,10 +222,7 @@ class FileStorage:
     async def open(self, component: int, storage_id: str) -> Download | None:
         """The content of a file, for server code; see :meth:`url`."""
 
-        async def look(reading: Transaction) -> FileRecord | None:
-            return await file_records.find(reading, component, storage_id)
-
-        return await self._open(await self._read(None, look))
+        return await self._open(await self._find(None, component, storage_id))
 
     async def load(
         self, transaction: Transaction | None, component: int, storage_id: str, max_bytes: int
@@ -238,10 +232,7 @@ class FileStorage:
         :raises BadRequest: ``FileTooLarge``.
         """
 
-        async def look(reading: Transaction) -> FileRecord | None:
-            return await file_records.find(reading, component, storage_id)
-
-        file = await self._read(transaction, look)
+        file = await self._find(transaction, component, storage_id)
         if file is not None and file.size > max_bytes:
             raise BadRequest("FileTooLarge", f"The file has {file.size} bytes (maximum: {max_bytes} bytes).")
         download = await self._open(file)
@@ -298,6 +289,12 @@ class FileStorage:
         return download
 
     # -- inside -------------------------------------------------------------------------------------
+
+    async def _find(self, transaction: Transaction | None, component: int, storage_id: str) -> FileRecord | None:
+        async def look(reading: Transaction) -> FileRecord | None:
+            return await file_records.find(reading, component, storage_id)
+
+        return await self._read(transaction, look)
 
     async def _open(self, file: FileRecord | None) -> Download | None:
         if file is None:

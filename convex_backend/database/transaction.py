@@ -453,8 +453,14 @@ class Transaction:
 
     def _check_mounted(self, component: int) -> None:
         """:raises BadRequest: functions may not write to the component."""
-        if component == ROOT_COMPONENT or self.kind == "system":
-            return
+        if component != ROOT_COMPONENT and self.kind != "system":
+            self.require_mounted(component)
+
+    def require_mounted(self, component: int) -> None:
+        """What server code writes for a client belongs to a component that is mounted.
+
+        :raises BadRequest: ``UnmountedComponentWrite``.
+        """
         self.add_system_point(*component_state_point(component))
         if not self.catalog.is_mounted(component):
             raise BadRequest("UnmountedComponentWrite", _DETACHED)

@@ -175,6 +175,15 @@ def test_components_have_files_of_their_own(world: World) -> None:
         with pytest.raises(NotFound) as caught:
             run(world.files.open_download(file.uuid, component))
         assert caught.value.code == "FileNotFound"
+    transaction = world.store.system()
+    row = run(transaction.system.lookup("_components", "by_component", (7,)))
+    run(transaction.system.patch("_components", row[0], {"state": "unmounted"}))
+    world.store.commit(transaction)
+    with pytest.raises(BadRequest, match="unmounted component"):
+        world.upload(b"late", token=world.token(7))
+    with pytest.raises(BadRequest, match="does not exist any more"):
+        world.upload(b"late", token=world.token(8))
+    run(world.files.open_download(file.uuid, identifier)).close()
     with pytest.raises(BadRequest) as refused:
         run(world.files.open_download("upload", None))
     assert refused.value.code == "InvalidStoragePath"

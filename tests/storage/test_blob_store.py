@@ -20,6 +20,7 @@ from tests.storage.memory_blobs import MemoryBlobs
 from tests.storage.synchronous import SynchronousReactor, SynchronousThreadPool, result_of
 
 Make = Callable[[], Any]
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at descriptors in /proc")
 
 
 class HeldThreadPool(SynchronousThreadPool):
@@ -165,6 +166,7 @@ def local_started(root: Path, pool: Any = SynchronousThreadPool) -> LocalBlobSto
     return store
 
 
+@needs_proc
 def test_a_whole_blob_is_on_the_disk_before_it_is_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The content is synced before the rename, the directories after it."""
     done: list[str] = []
@@ -179,6 +181,7 @@ def test_a_whole_blob_is_on_the_disk_before_it_is_there(root: Path, monkeypatch:
     assert done == [f"sync {root / 'incoming' / blob.key}", "rename", f"sync {root}", f"sync {shard}"]
 
 
+@needs_proc
 def test_a_cancelled_open_lets_go_of_the_file(root: Path) -> None:
     """Whoever gives up while a thread opens or begins a blob leaves no descriptor and no file behind."""
     first = local_started(root)
