@@ -40,7 +40,7 @@ def test_package_versions_are_exact() -> None:
 def test_notices_name_every_bundled_package() -> None:
     """Each package whose code is in the bundle is listed with its licence text."""
     notices = (DIST / "THIRD_PARTY_NOTICES.txt").read_text()
-    for name in ("@exodus/bytes", "acorn", "object-inspect", "tr46", "web-streams-polyfill", "whatwg-url"):
+    for name in ("@exodus/bytes", "acorn", "convex", "object-inspect", "tr46", "web-streams-polyfill", "whatwg-url"):
         assert re.search(rf"^{re.escape(name)} \d", notices, re.MULTILINE), name
     assert "esbuild" not in notices
     assert notices.count("MIT") >= 4
@@ -74,3 +74,24 @@ def test_build_is_deterministic(tmp_path: Path) -> None:
         copies.append(digest(copy / "dist"))
     assert copies[0] == copies[1]
     assert {"main.mjs", "bridge.js", "globals.json", "THIRD_PARTY_NOTICES.txt"} <= set(copies[0])
+    assert {"library.json", "library/server.js", "library/values.js", "browser/convex.js"} <= set(copies[0])
+
+
+def test_library_is_plain_modules_of_its_own() -> None:
+    """npm's library for functions imports nothing but its own parts, each of which has its place among a deployment's modules."""
+    manifest = json.loads((DIST / "library.json").read_text())
+    assert manifest["version"] == json.loads((RUNNER / "package.json").read_text())["devDependencies"]["convex"]
+    assert {"_deps/convex/server.js", "_deps/convex/values.js"} <= set(manifest["modules"])
+    names = {Path(path).name for path in manifest["modules"]}
+    for path, file in manifest["modules"].items():
+        text = (DIST / file).read_text()
+        imported = set(re.findall(r"""(?:from|import)\s*["']([^"']+)["']""", text))
+        assert imported <= {f"./{name}" for name in names}, path
+
+
+def test_browser_client_is_one_file_for_any_page() -> None:
+    """The client for pages is one module that imports nothing and names no built-in of Node."""
+    text = (DIST / "browser" / "convex.js").read_text()
+    assert not re.search(r"""(?:^|[;}])import\s*[\w{*"']""", text)
+    assert "node:" not in text
+    assert re.search(r"export\{[^}]*as ConvexClient[^}]*as anyApi|export\{[^}]*as anyApi[^}]*as ConvexClient", text)
