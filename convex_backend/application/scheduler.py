@@ -49,17 +49,17 @@ _STEPS_PER_TURN: Final = 20
 class _JobBracket:
     """Makes a mutation's transaction that of its job too."""
 
-    def __init__(self, id: str, now_ns: Callable[[], int]) -> None:
-        self._id = id
+    def __init__(self, job: Job, now_ns: Callable[[], int]) -> None:
+        self._job = job
         self._now_ns = now_ns
 
     async def before(self, transaction: Transaction) -> None:
         """See ``run_mutation.Bracket``."""
-        await scheduled_jobs.begin_in_mutation(transaction, self._id)
+        await scheduled_jobs.begin_in_mutation(transaction, self._job)
 
     async def after(self, transaction: Transaction, outcome: Outcome) -> None:
         """See ``run_mutation.Bracket``."""
-        await scheduled_jobs.finish(transaction, self._id, self._now_ns())
+        await scheduled_jobs.finish(transaction, self._job, self._now_ns())
 
 
 class Scheduler:
@@ -139,7 +139,7 @@ class Scheduler:
 
             async def work(transaction: Transaction, jobs: list[Job] = jobs) -> None:
                 for job in jobs:
-                    await scheduled_jobs.finish(transaction, job.id, self._now_ns(), TRANSIENT_TEXT)
+                    await scheduled_jobs.finish(transaction, job, self._now_ns(), TRANSIENT_TEXT)
 
             await system_commit(self._database, _WRITER, work)
             self._ended.labels("failed").inc(len(jobs))
@@ -189,7 +189,7 @@ class Scheduler:
             caller,
             component_path=function.component_path,
             internal=True,
-            bracket=_JobBracket(job.id, self._now_ns),
+            bracket=_JobBracket(job, self._now_ns),
         )
         if result.error is None:
             return "success"
@@ -206,7 +206,7 @@ class Scheduler:
         await system_commit(
             self._database,
             _WRITER,
-            lambda transaction: scheduled_jobs.begin_action(transaction, job.id, self._now_ns()),
+            lambda transaction: scheduled_jobs.begin_action(transaction, job, self._now_ns()),
         )
         try:
             result: CallResult = await run_action(
@@ -229,7 +229,7 @@ class Scheduler:
         await insist(
             self._database,
             _WRITER,
-            lambda transaction: scheduled_jobs.finish(transaction, job.id, now_ns, outcome),
+            lambda transaction: scheduled_jobs.finish(transaction, job, now_ns, outcome),
             self._reactor,
         )
         return "success" if outcome is None else "failed"
@@ -237,7 +237,7 @@ class Scheduler:
     async def _finish(self, job: Job, error: str | None) -> str:
         now_ns = self._now_ns()
         await system_commit(
-            self._database, _WRITER, lambda transaction: scheduled_jobs.finish(transaction, job.id, now_ns, error)
+            self._database, _WRITER, lambda transaction: scheduled_jobs.finish(transaction, job, now_ns, error)
         )
         return "success" if error is None else "failed"
 
@@ -254,7 +254,7 @@ class Scheduler:
         at_ns = self._now_ns() + int(seconds * 1e9)
         try:
             await system_commit(
-                self._database, _WRITER, lambda transaction: scheduled_jobs.put_off(transaction, job.id, at_ns)
+                self._database, _WRITER, lambda transaction: scheduled_jobs.put_off(transaction, job, at_ns)
             )
         except (Transient, ServerFault):
             # Nothing can be written now either.
