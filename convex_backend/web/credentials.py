@@ -15,8 +15,8 @@ from twisted.web.http import Request
 
 from convex_backend.application.application import Application
 from convex_backend.application.keys import acting_identity, split_acting_user
-from convex_backend.application.types import ANONYMOUS, Identity
-from convex_backend.errors import BadRequest, ConvexError, Forbidden, ServerFault
+from convex_backend.application.types import Identity
+from convex_backend.errors import BadRequest, Forbidden
 
 _MIN_CHARACTERS: Final = 7
 #: Three parts in base64url; an admin key has a bar, or no point at all.
@@ -36,11 +36,7 @@ def identity_of_head(application: Application, request: Request, *, admin_route:
         if request.args and (keys := request.args.get(b"adminKey")):
             return application.keys.check_admin(str(keys[0], "utf-8", "replace"))
         return None
-    return identity_of_header(application, header[0], admin_route=admin_route)
-
-
-def identity_of_header(application: Application, value: bytes, *, admin_route: bool = False) -> Identity | str:
-    """Who the value of an ``Authorization`` header names; see :func:`identity_of_head`."""
+    value = header[0]
     if len(value) < _MIN_CHARACTERS:
         raise BadRequest("InvalidHeaderFailure", "Invalid authentication header")
     text = value.decode("latin-1")
@@ -54,24 +50,6 @@ def identity_of_header(application: Application, value: bytes, *, admin_route: b
     if scheme != "convex":
         raise BadRequest("InvalidAdminKey", "Invalid admin key")
     return _admin(application, credentials.strip())
-
-
-async def identity_for_http_action(application: Application, request: Request) -> tuple[Identity, ConvexError | None]:
-    """The caller of an HTTP action, which runs with any header (section 4): a header that cannot be used is an error only for a function that
-    asks who calls.
-
-    :returns: the identity, and what ``getUserIdentity`` raises instead of giving it.
-    """
-    header = request.requestHeaders.getRawHeaders(b"authorization")
-    if header is None:
-        return ANONYMOUS, None
-    try:
-        known = identity_of_header(application, header[0])
-        return (await application.authenticate_user(known) if isinstance(known, str) else known), None
-    except ServerFault:
-        raise
-    except ConvexError as error:
-        return ANONYMOUS, error
 
 
 def identity_of_body(application: Application, body: Any) -> Identity | None:

@@ -13,7 +13,6 @@ from urllib.parse import urljoin, urlsplit
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -26,6 +25,7 @@ from convex_backend.deferreds import from_coroutine
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_REDIRECTS: Final = 5
 TIMEOUT_SECONDS: Final = 10.0
+_TOO_LATE: Final = f"no answer within {TIMEOUT_SECONDS:.0f} seconds"
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 
 
@@ -81,11 +81,9 @@ class HttpFetcher:
         """See :class:`Fetcher`."""
         clock: IReactorTime = self._reactor
         work: Deferred[Fetched] = from_coroutine(self._get(url))
-        work.addTimeout(TIMEOUT_SECONDS, clock)
-        try:
-            return await work
-        except DeferredTimeoutError:
-            raise FetchFailed(f"no answer within {TIMEOUT_SECONDS:.0f} seconds") from None
+        # Whatever a cancelled connection says of itself: the time is what was over.
+        work.addTimeout(TIMEOUT_SECONDS, clock, onTimeoutCancel=lambda _, __: Failure(FetchFailed(_TOO_LATE)))
+        return await work
 
     async def _get(self, url: str) -> Fetched:
         client = self._client()
