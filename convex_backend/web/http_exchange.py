@@ -12,6 +12,7 @@ section 4, ``runtime.md`` section 9.10.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -32,12 +33,24 @@ from convex_backend.web.http_metrics import HttpActionMetrics
 from convex_backend.web.routing import Front
 
 STALL_SECONDS: Final = 60.0
+UNSENT_BYTES: Final = 128 * 1024
 #: Of the connection or of the framing, which are ours.
 _CONNECTION_HEADERS: Final = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _STOPPING: Final = "The server is stopping. Try again later."
+
+
+def _bound_unsent(transport: Any) -> None:
+    """Let the kernel keep little of what the client has not asked for yet: it would take megabytes for each client that does not read.
+
+    Not of what is under way: a fast connection stays as fast. Where the system has no such option, its own buffers are the bound.
+    """
+    handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None and isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        handle.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 @implementer(IPushProducer)
@@ -170,6 +183,7 @@ class HttpExchange:
             self._left = None
         if self._front.stopping:
             response_headers.setRawHeaders(b"connection", [b"close"])
+        _bound_unsent(request.channel.transport)
         # Registered first: what is written may fill the socket.
         request.registerProducer(self, True)
         request.write(b"")

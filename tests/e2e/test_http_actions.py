@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.harness import ADMIN_KEY, Server, convex
+from tests.e2e.harness import ADMIN_KEY, Server
 from tests.e2e.raw_http import RawClient, eventually
 
 MIB = 1024 * 1024

@@ -228,7 +228,7 @@ def test_declared_too_large() -> None:
 
 def test_grows_too_large() -> None:
     """A body that turns out to be over 20 MiB breaks off; an action that fails for it is 413."""
-    bench, connection, action = begin(head="Transfer-Encoding: chunked\r\n")
+    _, connection, action = begin(head="Transfer-Encoding: chunked\r\n")
     part = b"100000\r\n" + bytes(0x100000) + b"\r\n"
     for _ in range(20):
         connection.send(part)

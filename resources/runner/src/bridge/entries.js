@@ -279,9 +279,9 @@ return freeze({
     return wait;
   },
   nextOperation() {
-    if (unsentOperation === null || ended) return "";
-    sent = unsentOperation;
-    unsentOperation = sent.nextUnsent;
+    const taken = ended ? null : takeOperation();
+    if (taken === null) return "";
+    sent = taken;
     return sent.name;
   },
   operationId: () => sent.id,
@@ -361,6 +361,7 @@ return freeze({
     incoming = create(null);
     incomingCount = 0;
     if (one === null || one.state !== 0) return;
+    if (one.name === "fetch") inFlight--;
     one.resultJson = json;
     one.resultBuffers = buffers;
     one.error = error;
@@ -451,7 +452,8 @@ return freeze({
     const add = (name) => {
       text += text === "" ? name : `,${name}`;
     };
-    for (let one = firstOperation; one !== null; one = one.next) if (apply(startsWith, one.name, ["fetch"])) add("fetch");
+    // Of one exchange only what the script may wait for.
+    for (let one = firstOperation; one !== null; one = one.next) if (one.name === "fetch" || one.name === "fetch.read") add("fetch");
     for (let node = head; node !== null; node = node.next) {
       const from = apply(startsWith, node.op, ["1.0/actions/"]) ? 12 : apply(startsWith, node.op, ["1.0/"]) ? 4 : 0;
       add(apply(slice, node.op, [from]));

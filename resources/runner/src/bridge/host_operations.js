@@ -1,9 +1,14 @@
 // bridge.hostOp: crypto, fetch, bodies.
+//
+// Of an action, requests that wait for their response are operations like its calls: at most 8 of all these at once (runtime.md 2.4). What moves the
+// bodies is not counted.
 
 let operations = 0; // not delivered yet
 let firstOperation = null;
 let lastOperation = null;
 let unsentOperation = null;
+let waitingFetch = null; // requests that the host has not taken yet
+let lastWaitingFetch = null;
 let nextOperation = 1;
 let incoming = create(null); // buffers of the result that is being handed in
 let incomingCount = 0;
@@ -23,12 +28,31 @@ function hostOp(name, json, buffers) {
     else lastOperation.next = operation;
     lastOperation = operation;
     operations++;
+    if (operation.name === "fetch") {
+      if (waitingFetch === null) waitingFetch = operation;
+      else lastWaitingFetch.nextUnsent = operation;
+      lastWaitingFetch = operation;
+      return;
+    }
     if (unsentOperation === null) unsentOperation = operation;
     else lastUnsentOperation.nextUnsent = operation;
     lastUnsentOperation = operation;
   });
 }
 let lastUnsentOperation = null;
+
+/** The next operation that the host may start, or null. */
+function takeOperation() {
+  let taken = unsentOperation;
+  if (taken !== null) {
+    unsentOperation = taken.nextUnsent;
+  } else if (waitingFetch !== null && inFlight < 8) {
+    taken = waitingFetch;
+    waitingFetch = taken.nextUnsent;
+    inFlight++;
+  }
+  return taken;
+}
 
 function operationsReady() {
   if (isLive()) {

@@ -164,7 +164,7 @@ function restart() {
   stackHook = ownHook;
   stackHooks = new NativeWeakMap();
   head = tail = sent = null;
-  firstOperation = lastOperation = unsentOperation = lastUnsentOperation = null;
+  firstOperation = lastOperation = unsentOperation = lastUnsentOperation = waitingFetch = lastWaitingFetch = null;
   operations = 0;
   pendingImports = lastImport = null;
   importsInFlight = 0;

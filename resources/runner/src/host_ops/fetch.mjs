@@ -295,6 +295,20 @@ function exchangesOf(callState) {
   return callState.exchanges;
 }
 
+/** When the host was told to begin an exchange: at most 8 operations of an action are under way, so it may be late. */
+function startOf(callState, id) {
+  callState.starts ??= new Map();
+  let start = callState.starts.get(id);
+  if (start === undefined) {
+    start = { begun: false, aborted: false, promise: null, resolve: null };
+    start.promise = new Promise((resolve) => {
+      start.resolve = resolve;
+    });
+    callState.starts.set(id, start);
+  }
+  return start;
+}
+
 /**
  * One operation of the fetch family; see the head of this file.
  * @param {{kind: string, exchanges?: Map<number, Exchange>}} callState
@@ -304,6 +318,10 @@ export async function fetchOp(op, json, buffers, callState) {
   const exchanges = exchangesOf(callState);
   const args = JSON.parse(json);
   if (op === "fetch") {
+    const start = startOf(callState, args.id);
+    start.begun = true;
+    start.resolve();
+    if (start.aborted) throw new Error("The exchange was aborted");
     if (exchanges.size >= maximumOpen && [...exchanges.values()].filter((one) => one.open).length >= maximumOpen) {
       throw new Error("Too many concurrent fetches");
     }
@@ -319,6 +337,8 @@ export async function fetchOp(op, json, buffers, callState) {
       throw error;
     }
   }
+  // A request may wait for its turn when its body is ready already.
+  if (op !== "fetch.abort") await startOf(callState, args.id).promise;
   const exchange = exchanges.get(args.id);
   if (op === "fetch.write") return { json: JSON.stringify({ closed: exchange === undefined || (await exchange.write(buffers[0])) }), buffers: [] };
   if (op === "fetch.read") return readChunk(exchanges, args.id);
@@ -326,6 +346,11 @@ export async function fetchOp(op, json, buffers, callState) {
   else if (op === "fetch.fail") exchange?.fail(args.message);
   else if (op === "fetch.abort") {
     exchange?.abort();
+    const start = startOf(callState, args.id);
+    if (!start.begun) {
+      start.aborted = true;
+      start.resolve();
+    }
     exchanges.delete(args.id);
   } else throw new Error(`Unknown host operation ${op}`);
   return empty;
