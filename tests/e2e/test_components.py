@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 import time
 import urllib.request
@@ -245,6 +246,41 @@ def test_a_binding_that_does_not_fit_is_refused(deployed: tuple[Path, Server]) -
     assert 'requires environment variables that are not given: "GREETING"' in output
     assert output.endswith("[exit 1]")
     assert server.value("query", "main:where") == "second"
+
+
+@pytest.mark.slow
+def test_authors_and_trials(deployed: tuple[Path, Server]) -> None:
+    """``codegen --component-dir`` works for a component that nobody mounts, without its variables; a dry run changes nothing; rows of a component
+    that do not match its new schema fail the push with the component's name."""
+    app, server = deployed
+    source = app / "src" / "component"
+    shutil.copytree(app / "convex" / "tally", source, ignore=shutil.ignore_patterns("_generated"))
+    (source / "convex.config.ts").write_text(
+        'import { defineComponent } from "convex/server";\nimport { v } from "convex/values";\n'
+        'export default defineComponent("alone", { env: { KEY: v.string() } });\n'
+    )
+    convex(app, server, "codegen", "--component-dir", "./src/component", *UNTYPED)
+    shown = (source / "_generated" / "component.ts").read_text()
+    assert "note: FunctionReference<" in shown
+    assert "hidden" not in shown
+
+    config = app / MAIN
+    good = config.read_text()
+    config.write_text(good.replace('name: "second"', 'name: "third"'))
+    output = convex(app, server, "deploy", "-y", "--dry-run", *UNTYPED)
+    config.write_text(good)
+    assert "exit" not in output
+    assert server.value("query", "main:where") == "second"
+
+    server.value("mutation", "main:add", {"name": "strict", "by": 1})
+    schema = app / "convex" / "counter" / "schema.ts"
+    good = schema.read_text()
+    schema.write_text(good.replace("value: v.number()", "value: v.string()"))
+    output = convex(app, server, "deploy", "-y", *UNTYPED, check=False)
+    schema.write_text(good)
+    assert 'Schema validation failed in component "' in output
+    assert 'in table "counts" does not match the schema' in output
+    assert server.value("mutation", "main:add", {"name": "strict", "by": 1}) == [2, 20]
 
 
 # -- from npm -------------------------------------------------------------------------------------------
