@@ -31,7 +31,7 @@ from convex_backend.application.sealing import BrokenSeal, Sealer
 from convex_backend.application.system_commit import system_commit
 from convex_backend.database.system_tables import ROOT_COMPONENT
 from convex_backend.deferreds import shield
-from convex_backend.errors import BadRequest, ConvexError, NotFound, Unauthenticated
+from convex_backend.errors import BadRequest, ConvexError, NotFound, Overloaded, Unauthenticated
 from convex_backend.interfaces import IBlobReader, IBlobStore, IBlobWriter, StoredBlob
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 #: How long an upload URL may be used, seconds; any number of times.
 TOKEN_SECONDS: Final = 3600
+#: Uploads of clients at once; each may have a megabyte before the disk.
+MAX_UPLOADS: Final = 1000
 #: An issue time further in the future than this is not ours.
 _SKEW_SECONDS: Final = 300
 _PURPOSE: Final = "storage-upload"
@@ -129,6 +131,7 @@ class FileStorage:
         self._check_running = check_running
         self._now_ms = now_ms
         self._random_bytes = random_bytes
+        self._uploads = 0
         self.metrics = FileMetrics.of(registry)
         self.collector = FileCollector(database, blobs, clock, self.metrics.collected.inc)
 
@@ -255,12 +258,14 @@ class FileStorage:
 
         :param token: of the URL. :param sha256: base64 text of the ``Digest`` header.
         :raises Unauthenticated: in ``finish``: ``StorageTokenInvalid``, ``StorageTokenExpired``.
-        :raises BadRequest: in ``finish``: ``Sha256Mismatch``, ``BackendIsNotRunning``.
+        :raises BadRequest: in ``finish``: ``Sha256Mismatch``, ``BackendIsNotRunning``. :raises Overloaded: ``TooManyUploads``.
         """
 
         async def check() -> int:
             component = self._component_of_token(token)
             self._check_running()
+            if self._uploads > MAX_UPLOADS:
+                raise Overloaded("TooManyUploads", "Too many files are being uploaded. Try again later.")
             return component
 
         return self._upload(check, content_type, sha256, None)
@@ -343,10 +348,12 @@ class FileStorage:
             return record
 
         def ended() -> None:
+            self._uploads -= 1
             self.metrics.uploads.dec()
             if key:
                 self.collector.release(key)
 
+        self._uploads += 1
         self.metrics.uploads.inc()
         return Upload(begin, keep, self.metrics.received_bytes.inc, ended)
 

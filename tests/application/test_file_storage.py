@@ -17,7 +17,7 @@ from convex_backend.application.file_storage import TOKEN_SECONDS, FileStorage
 from convex_backend.application.file_uploads import HIGH_BYTES
 from convex_backend.application.sealing import Sealer
 from convex_backend.deferreds import from_coroutine
-from convex_backend.errors import BadRequest, ConvexError, NotFound, Unauthenticated
+from convex_backend.errors import BadRequest, ConvexError, NotFound, Overloaded, Unauthenticated
 from convex_backend.values.ids import decode_id, encode_id
 from tests.application.files_support import CLOUD, make_files
 from tests.database.documents import Store, run
@@ -289,6 +289,18 @@ def test_a_writer_that_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> N
         gates.pop().callback(None)
     assert waiting.called
     assert run(upload.finish()).size == HIGH_BYTES + 1
+
+
+def test_too_many_uploads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound a further upload is told to come again; when others have ended it is taken."""
+    monkeypatch.setattr("convex_backend.application.file_storage.MAX_UPLOADS", 2)
+    others = [world.files.begin_upload(world.token(), None, None) for _ in range(2)]
+    with pytest.raises(Overloaded) as caught:
+        world.upload(b"x")
+    assert caught.value.code == "TooManyUploads"
+    others[0].abort()
+    assert world.upload(b"x").size == 1
+    assert run(others[1].finish()).size == 0
 
 
 def test_a_paused_deployment(world: World) -> None:
