@@ -142,7 +142,7 @@ def call_tree(
     return CallTree(
         services.calls,
         transaction,
-        RequestInfo(caller.request_id, caller.ip, caller.user_agent, caller.scheduled_function_id),
+        RequestInfo(caller.request_id, caller.ip, caller.user_agent, caller.scheduled_function_id, identity.token),
         names,
         tables,
         identity=identity_json(identity),
@@ -197,7 +197,7 @@ def record_run(
         error=None if outcome.error is None else outcome.error.message,
         request_id=caller.request_id,
         execution_id=new_request_id(),
-        parent_execution_id=None,
+        parent_execution_id=caller.parent_execution_id,
         source=caller.source,
         identity_type=identity.log_name,
         cached=False,

@@ -5,20 +5,20 @@ Source: ``runtime.md`` sections 9.2 and 9.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
 from convex_backend.application import calls
+from convex_backend.application.action_lines import ActionLines
 from convex_backend.application.services import Services
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult, Identity
 from convex_backend.errors import ConvexError
 from convex_backend.functions.context import CallContext
-from convex_backend.functions.log_lines import cap
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.functions.streams import CallStreams
-from convex_backend.interfaces import FunctionError, LogLine
+from convex_backend.interfaces import FunctionError
 from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import TableNames
 
@@ -33,10 +33,12 @@ NODE_TEXT = '"use node" actions are not available in this version of convex-back
 class ActionCalls:
     """What one running action calls: a :class:`convex_backend.functions.context.NestedRunner`."""
 
-    def __init__(self, application: Application, identity: Identity, caller: Caller, depth: int) -> None:
+    def __init__(
+        self, application: Application, identity: Identity, caller: Caller, execution_id: str, depth: int
+    ) -> None:
         self._application = application
         self._identity = identity
-        self._caller = caller
+        self._inner = attrs.evolve(caller, source="Action", parent_execution_id=execution_id)
         self._depth = depth
 
     async def run_from_action(
@@ -44,7 +46,7 @@ class ActionCalls:
     ) -> bytes:
         """See ``NestedRunner``."""
         application = self._application
-        inner = attrs.evolve(self._caller, source="Action")
+        inner = self._inner
         component_path = caller.function.component_path
         if component != caller.function.component:
             component_path = application.services.directory.component_path(component)
@@ -119,7 +121,7 @@ async def run_action(
         failure = calls.function_error(error)
         return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
     execution_id = calls.new_request_id()
-    nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, depth))
+    nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, execution_id, depth))
 
     def names(component: int) -> TableNames:
         return database.catalogs.at(database.committer.durable_ts).names(component)
@@ -127,27 +129,19 @@ async def run_action(
     def tables(component: int) -> Mapping[str, int]:
         return database.catalogs.at(database.committer.durable_ts).table_numbers(component)
 
-    shown: list[LogLine] = []
-
-    def record(lines: Sequence[LogLine]) -> None:
-        if lines:
-            shown.extend(lines)
-            services.function_log.record_progress(
-                kind="action",
-                component_path=wanted.component_path,
-                path=wanted.path.stripped,
-                log_lines=lines,
-                request_id=caller.request_id,
-                execution_id=execution_id,
-            )
-
-    def record_running(lines: Sequence[LogLine]) -> None:
-        record(cap([*shown, *lines])[len(shown) :])
+    lines = ActionLines(
+        services.function_log,
+        "action",
+        wanted.component_path,
+        wanted.path.stripped,
+        caller.request_id,
+        execution_id,
+    )
 
     def make_host() -> CallContext:
         tree = calls.call_tree(services, None, identity, caller, names, tables)
         tree.services = nested
-        tree.on_lines = record_running
+        tree.on_lines = lines.running
         tree.streams = CallStreams()
         return CallContext(
             tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
@@ -163,7 +157,7 @@ async def run_action(
     )
     started = services.now_ns()
     outcome = await services.actions.run(spec, make_host)
-    record(outcome.log_lines[len(shown) :])  # what came with the end: warnings
+    lines.ended(outcome.log_lines)
     services.function_log.record_completion(
         kind="action",
         component_path=wanted.component_path,
@@ -173,7 +167,7 @@ async def run_action(
         error=None if outcome.error is None else outcome.error.message,
         request_id=caller.request_id,
         execution_id=execution_id,
-        parent_execution_id=None,
+        parent_execution_id=caller.parent_execution_id,
         source=caller.source,
         identity_type=identity.log_name,
         cached=False,

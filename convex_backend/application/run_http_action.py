@@ -192,7 +192,7 @@ class HttpActionRun:
         lines = self._lines = ActionLines(
             services.function_log, "httpAction", target.component_path, None, self._caller.request_id, execution_id
         )
-        runner = ActionCalls(self._application, self._identity, self._caller, 0)
+        runner = ActionCalls(self._application, self._identity, self._caller, execution_id, 0)
         nested = attrs.evolve(services.calls, nested_runner=runner)
 
         def names(component: int) -> TableNames:

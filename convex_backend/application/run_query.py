@@ -208,7 +208,7 @@ async def run_query(
             error=None,
             request_id=caller.request_id,
             execution_id=caller.request_id,
-            parent_execution_id=None,
+            parent_execution_id=caller.parent_execution_id,
             source=caller.source,
             identity_type=identity.log_name,
             cached=True,

@@ -27,6 +27,7 @@ class Identity:
     :param read_only: an admin key that may not write.
     :param inside: the call comes from server code on behalf of this caller: internal functions are open.
     :param error: of an HTTP action whose ``Authorization`` header cannot be used: asking for the identity raises it.
+    :param token: the JWT of a ``user``; two identities that differ in it alone are one to functions.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Identity:
     read_only: bool = False
     inside: bool = False
     error: ConvexError | None = None
+    token: str | None = attrs.field(default=None, repr=False)
 
     @property
     def is_admin(self) -> bool:
@@ -51,7 +53,9 @@ class Identity:
         """Equal for identities that functions cannot tell apart."""
         if self.error is not None:
             return json.dumps([self.kind, self.error.code, self.error.message])
-        return self.kind if self.attributes is None else json.dumps([self.kind, self.attributes], sort_keys=True)
+        if self.attributes is None:
+            return self.kind
+        return json.dumps([self.kind, dict(self.attributes)], sort_keys=True)
 
     @property
     def log_name(self) -> str:
@@ -74,6 +78,7 @@ class Caller:
     :param version: the client's semver as given, or ``None``.
     :param request_id: 16 hex digits.
     :param scheduled_function_id: the scheduled function that the call is, or is part of.
+    :param parent_execution_id: of the action that calls, or ``None``.
     """
 
     source: str
@@ -83,6 +88,7 @@ class Caller:
     ip: str | None = None
     user_agent: str | None = None
     scheduled_function_id: str | None = None
+    parent_execution_id: str | None = None
 
 
 @attrs.frozen(slots=True)

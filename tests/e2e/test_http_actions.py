@@ -215,7 +215,7 @@ def test_calls_and_log(actions: Server) -> None:
     assert (progress["kind"], line["level"], line["messages"]) == ("Progress", "LOG", ["'calling'", "'calls'"])
     assert (completion["kind"], completion["logLines"], completion["success"]) == ("Completion", [], {"status": "200"})
     called = [one for one in entries(actions, "events:add") if one["requestId"] == completion["requestId"]]
-    assert [one["caller"] for one in called] == ["Action"]
+    assert [(one["caller"], one["parentExecutionId"]) for one in called] == [("Action", completion["executionId"])]
 
 
 def test_logs_command_shows_http_actions(actions: Server) -> None:
