@@ -32,9 +32,9 @@ def node_environment() -> dict[str, str]:
     }
 
 
-def installed() -> Path:
-    """:returns: a folder with ``package.json`` and ``node_modules`` of ``tests/apps``, installed if need be."""
-    lock = (APPS / "package-lock.json").read_bytes()
+def installed(packages: Path = APPS) -> Path:
+    """:returns: a folder with ``package.json`` and ``node_modules`` of ``tests/apps``, or of another such folder, installed if need be."""
+    lock = (packages / "package-lock.json").read_bytes()
     root = Path(os.environ.get("CONVEX_BACKEND_TEST_CACHE", Path(tempfile.gettempdir()) / "convex-backend-tests"))
     folder = root / hashlib.sha256(lock).hexdigest()[:16]
     root.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def installed() -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             for name in ("package.json", "package-lock.json"):
-                shutil.copy(APPS / name, folder / name)
+                shutil.copy(packages / name, folder / name)
             command = [NODE, _NPM_CLI, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             subprocess.run(command, cwd=folder, env=node_environment(), check=True, timeout=600)
             (folder / "complete").touch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import chromium
 from tests.e2e.harness import ADMIN_KEY, Server, running
 from tests.sync_live.bank import HERE, client_process, copy_of
 from tests.sync_live.proxy import Proxy
@@ -165,29 +165,17 @@ def test_a_laptop_that_sleeps(bank_app: Path, bank: Server, proxy: Proxy) -> Non
         steps.close()
 
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+@pytest.mark.skipif(
+    not chromium.can_be_had(), reason="no Chromium on PATH, and none in an npm package for this machine"
 )
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_a_react_page_in_a_browser(bank_app: Path, bank: Server, tmp_path: Path) -> None:
     """A React page in headless Chromium, of another origin than the server's, shows a live query that grows by its own mutations."""
-    assert CHROMIUM is not None
     shutil.copy(HERE / "clients" / "page.jsx", bank_app)
     steps = Steps(client_process(bank_app, "page.mjs", bank.url))
     try:
         page = steps.next()["page"]
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        command += [f"--user-data-dir={tmp_path}", page]
-        with open(tmp_path / "browser.log", "wb") as log:
-            browser = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
+        with chromium.showing(page, tmp_path):
             assert steps.next(60) == {"shown": ["loading", "", "browser.0", "browser.0,browser.1"]}
-        finally:
-            os.killpg(browser.pid, signal.SIGKILL)
-            browser.wait(10)
         assert bank.value("query", "bank:mine", {"client": "browser"}) == ["browser.0", "browser.1"]
     finally:
         steps.close()
