@@ -13,8 +13,8 @@ import attrs
 import orjson
 
 from convex_backend.application.auth.providers import parse_config
-from convex_backend.application.cron_schedule import parse_schedule
-from convex_backend.application.env_declarations import PUSH_PREFIX, declarations
+from convex_backend.application.env_declarations import declarations
+from convex_backend.application.push_checks import check_crons, check_functions, cron_spec, http_routes, is_unchanged
 from convex_backend.application.push_components import (
     DEFAULT_DEFINITION,
     Instance,
@@ -24,6 +24,7 @@ from convex_backend.application.push_components import (
     evaluation_order,
     file_exports,
 )
+from convex_backend.application.push_faults import auth_code, module_error, push_error, schema_code
 from convex_backend.application.push_request import (
     AUTH_CONFIG,
     ISOLATE,
@@ -32,15 +33,11 @@ from convex_backend.application.push_request import (
     PushRequest,
 )
 from convex_backend.application.push_store import StoredModule, UdfConfig
-from convex_backend.errors import BadRequest, ConvexError
+from convex_backend.errors import BadRequest
 from convex_backend.functions.analyze import AnalysisSpec
 from convex_backend.functions.module_text import ModuleText
-from convex_backend.values.kinds import InvalidValue
-from convex_backend.values.paths import FunctionPath
 from convex_backend.values.schema import EVALUATION_PREFIX, SchemaDefinition
-from convex_backend.values.validators import InvalidValidator, parse_args, parse_returns
 
-_MODULES_PREFIX: Final = "Loading the pushed modules encountered the following\n    error:\n"
 _NO_ANALYSIS: Final[dict[str, Any]] = {
     "functions": [],
     "httpRoutes": None,
@@ -136,25 +133,6 @@ class EvaluatedSchemas:
     schemas: dict[str, SchemaDefinition | None]
 
 
-class PushRefused(BadRequest):
-    """One module of a push is at fault.
-
-    :param module: its path. :param reason: the fault without the words that the CLI shows around it.
-    :param location: path and line (from 1) of the fault, which may be in another module; ``None`` when unknown.
-    """
-
-    def __init__(self, code: str, message: str, module: str, cause: ConvexError) -> None:
-        super().__init__(code, message)
-        self.module = module
-        self.reason = cause.message
-        self.location: tuple[str, int] | None = getattr(cause, "location", None)
-
-
-def push_error(error: ConvexError, code: str, prefix: str = "", *, module: str) -> BadRequest:
-    """An evaluation failure as the CLI shows it."""
-    return PushRefused(code, f"{PUSH_PREFIX}{prefix}{error.message}", module, error)
-
-
 async def evaluate_auth(
     child: OpenAnalysis, module_hash: str, env: Mapping[str, str], modules: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
@@ -169,21 +147,11 @@ async def evaluate_auth(
     try:
         config = await child.run(AnalysisSpec("auth", AUTH_CONFIG, known, env, b"", 0.0))
     except BadRequest as error:
-        raise push_error(error, _auth_code(error), module=AUTH_CONFIG) from None
+        raise push_error(error, auth_code(error), module=AUTH_CONFIG) from None
     try:
         return [provider.to_json() for provider in parse_config(config)]
     except BadRequest as error:
         raise push_error(error, error.code, module=AUTH_CONFIG) from None
-
-
-def _auth_code(error: ConvexError) -> str:
-    if error.code != "InvalidModules":
-        return error.code
-    if "is used in auth config file but its value was not set" in error.message:
-        return "AuthConfigMissingEnvironmentVariable"
-    if "missing default export" in error.message:
-        return "AuthConfigMissingExportError"
-    return "InvalidAuthConfig"
 
 
 class Evaluation:
@@ -272,7 +240,7 @@ class Evaluation:
         found: dict[str, StoredModule] = {}
         for path, module in definition.modules.items():
             stored = deployed.get(path)
-            if stored is not None and _is_unchanged(module, stored, definition.modules):
+            if stored is not None and is_unchanged(module, stored, definition.modules):
                 found[path] = stored
         return found
 
@@ -351,7 +319,7 @@ class Evaluation:
                 self._spec(pushed.path, "schema", module.path, self._reachable(pushed, module), {})
             )
         except BadRequest as error:
-            raise push_error(error, _schema_code(error), EVALUATION_PREFIX, module=module.path) from None
+            raise push_error(error, schema_code(error), EVALUATION_PREFIX, module=module.path) from None
         try:
             return SchemaDefinition.parse(exported)
         except BadRequest as error:
@@ -368,123 +336,11 @@ class Evaluation:
             try:
                 found = await child.run(self._spec(pushed.path, "module", module.path, hashes, env))
             except BadRequest as error:
-                raise _module_error(module.path, error) from None
+                raise module_error(module.path, error) from None
             tree = {name: found.get(name, default) for name, default in _NO_ANALYSIS.items()}
-            _check_functions(module.path, tree["functions"])
+            check_functions(module.path, tree["functions"])
             for name in ("closure", "dynamicClosure"):
                 tree[name] = [[path, hashes[path]] for path in tree[name]]
             if tree["cronSpecs"] is not None:
-                tree["cronSpecs"] = [_cron_spec(one) for one in tree["cronSpecs"]]
+                tree["cronSpecs"] = [cron_spec(one) for one in tree["cronSpecs"]]
         return attrs.evolve(row, analysis=orjson.dumps(tree, option=orjson.OPT_SORT_KEYS).decode())
-
-
-def _is_unchanged(module: PushedModule, stored: StoredModule, modules: Mapping[str, PushedModule]) -> bool:
-    """Whether evaluating *module* again could give nothing else than *stored*, among *modules*."""
-    if (stored.hash, stored.environment) != (module.hash, module.environment):
-        return False
-    if not stored.analysis:
-        return True
-    tree = stored.tree()
-    if tree["env"] or tree["importTime"] or tree["importRandom"]:
-        return False
-    return all(name in modules and modules[name].hash == digest for name, digest in tree["dynamicClosure"])
-
-
-def http_routes(modules: Mapping[str, StoredModule]) -> list[dict[str, str]] | None:
-    """The routes of ``http.js`` as ``{path, method}``; ``None`` without one."""
-    http = modules.get("http.js")
-    routes = http.tree().get("httpRoutes") if http is not None else None
-    if routes is None:
-        return None
-    return [{"path": one["route"]["path"], "method": one["route"]["method"]} for one in routes]
-
-
-def _module_error(path: str, error: BadRequest) -> BadRequest:
-    message = error.message
-    if error.code not in ("InvalidModules", "InvalidFunctionName", "InvalidCron"):
-        return PushRefused(error.code, PUSH_PREFIX + message, path, error)
-    if not message.startswith("Failed to analyze"):
-        message = f"Failed to analyze {path}: {message}"
-    return PushRefused(error.code, f"{PUSH_PREFIX}{_MODULES_PREFIX}{message}", path, error)
-
-
-def _schema_code(error: BadRequest) -> str:
-    if error.code != "InvalidModules":
-        return error.code
-    if "missing default export" in error.message:
-        return "MissingSchemaExportError"
-    if "isn't a Convex schema" in error.message:
-        return "InvalidSchemaExport"
-    return "InvalidSchema"
-
-
-def _check_functions(path: str, functions: list[dict[str, Any]]) -> None:
-    """:raises BadRequest: a function's validators are not ones that the server understands (``runtime.md`` section 1.5)."""
-    for function in functions:
-        for member, what, read in (("args", "args", parse_args), ("returns", "return value", parse_returns)):
-            text = function.get(member)
-            if text is None:
-                continue
-            try:
-                read(text)
-            except (InvalidValidator, InvalidValue) as error:
-                raise _module_error(
-                    path,
-                    BadRequest(
-                        "InvalidModules",
-                        f"Error in {what} validator: {error.message}\nSee https://docs.convex.dev/functions/validation "
-                        f"for docs on how to do {'argument' if member == 'args' else 'return value'} validation.",
-                    ),
-                ) from None
-
-
-def _cron_spec(job: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "identifier": job["identifier"],
-        "spec": {
-            "udfPath": FunctionPath.parse(job["name"]).canonical,
-            "udfArgs": orjson.dumps(job["args"]).decode(),
-            "cronSchedule": job["cronSchedule"],
-        },
-    }
-
-
-def check_crons(modules: Mapping[str, StoredModule]) -> None:
-    """:raises BadRequest: a cron job has a pattern that is malformed or never matches, or schedules what is not a mutation or action of the app."""
-    for module in modules.values():
-        for job in module.tree().get("cronSpecs") or ():
-            try:
-                parse_schedule(job["spec"]["cronSchedule"])
-            except BadRequest as error:
-                raise _module_error(module.path, error) from None
-            path = FunctionPath.parse(job["spec"]["udfPath"])
-            target = modules.get(path.module)
-            if target is not None and target.environment != ISOLATE:
-                continue
-            functions = target.tree().get("functions", ()) if target is not None else ()
-            kinds = [function["udfType"] for function in functions if function["name"] == path.name]
-            text = f"The cron job '{job['identifier']}' schedules"
-            if not kinds:
-                raise BadRequest(
-                    "InvalidModules", f"{PUSH_PREFIX}{text} a function that does not exist: {path.stripped}"
-                )
-            if kinds[0] == "Query":
-                raise BadRequest(
-                    "InvalidModules",
-                    f"{PUSH_PREFIX}{text} a query function, only mutations and actions can be scheduled: {path.stripped}",
-                )
-
-
-__all__ = [
-    "AnalysisPool",
-    "Evaluated",
-    "EvaluatedDefinition",
-    "EvaluatedSchemas",
-    "Evaluation",
-    "OpenAnalysis",
-    "PushRefused",
-    "check_crons",
-    "evaluate_auth",
-    "http_routes",
-    "push_error",
-]

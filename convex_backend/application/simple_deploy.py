@@ -23,7 +23,8 @@ import orjson
 
 from convex_backend.application.env_declarations import PUSH_PREFIX
 from convex_backend.application.operations import check_operation
-from convex_backend.application.push_analysis import AnalysisPool, PushRefused
+from convex_backend.application.push_analysis import AnalysisPool
+from convex_backend.application.push_faults import PushRefused
 from convex_backend.application.whole_push import push_whole
 from convex_backend.application.word_map import word_map
 from convex_backend.errors import BadRequest
