@@ -5,9 +5,9 @@
     commit deletes a _file_storage row ─► waits GRACE_SECONDS (who reads an older snapshot may still open it) ─► no row? ─► gone
     start, and every SWEEP_SECONDS      ─► every blob of one shard after the other: no row, not in use ─► gone
 
-A blob is *in use* from the moment its writer exists until GRACE_SECONDS after its upload has ended: its rows may be in a commit under way, or in
-a mutation that still runs. A blob has a row when it has one at the newest durable or at the newest pending commit. Steps are small, with pauses
-in between.
+A blob is *in use* from the moment its writer exists until its rows are durable or will never be. While that is uncertain (they are in a
+mutation that still runs, or in a commit whose end is not known) it is for PROTECTED_SECONDS more. A blob has a row when it has one at the newest durable or at the newest
+pending commit. Steps are small, with pauses in between.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from convex_backend.interfaces import IBlobStore
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
 
-#: How long a content stays after its file is gone, and after its upload has ended.
+#: How long a content stays after its file is gone.
 GRACE_SECONDS: Final = 600.0
+#: How long a mutation may take from the store of a file to its commit: far longer than any does.
+PROTECTED_SECONDS: Final = 300.0
 #: From one look at everything to the next.
 SWEEP_SECONDS: Final = 6 * 3600.0
 
@@ -87,23 +89,27 @@ class FileCollector:
         """A content is being written."""
         self._writing.add(key)
 
-    def release(self, key: str) -> None:
-        """Its upload has ended, whichever way."""
+    def release(self, key: str, *, uncertain: bool) -> None:
+        """Its upload has ended.
+
+        :param uncertain: rows for it may still be committed.
+        """
         self._writing.discard(key)
-        self._recent[key] = self._clock.seconds() + GRACE_SECONDS
+        if uncertain:
+            self._recent[key] = self._clock.seconds() + PROTECTED_SECONDS
 
     def suspect(self, key: str) -> None:
         """A content has probably no file."""
+        if len(self._waiting) >= _MAX_WAITING:
+            self._next_sweep = min(self._next_sweep, self._clock.seconds() + GRACE_SECONDS)
+            return
         self._waiting.setdefault(key, self._clock.seconds() + GRACE_SECONDS)
 
     def _on_durable(self, events: list[CommitEvent]) -> None:
         for event in events:
             for change in event.changes:
                 if change.tablet == FILE_STORAGE.tablet and change.new_json is None and change.old_json is not None:
-                    if len(self._waiting) >= _MAX_WAITING:
-                        self._next_sweep = min(self._next_sweep, self._clock.seconds() + GRACE_SECONDS)
-                    else:
-                        self.suspect(orjson.loads(change.old_json)["blob"])
+                    self.suspect(orjson.loads(change.old_json)["blob"])
 
     def _tick(self) -> Deferred[None]:
         return run_detached("removal of contents of deleted files", self._work())

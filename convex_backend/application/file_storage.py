@@ -319,6 +319,7 @@ class FileStorage:
     ) -> Upload:
         component = 0
         key = ""
+        uncertain = False
 
         async def begin() -> IBlobWriter:
             nonlocal component, key
@@ -329,10 +330,12 @@ class FileStorage:
             return writer
 
         async def keep(blob: StoredBlob) -> FileRecord:
+            nonlocal uncertain
             actual = base64.b64encode(blob.sha256).decode("ascii")
             if sha256 is not None and sha256 != actual:
                 await self._blobs.delete(blob.key)
                 raise BadRequest("Sha256Mismatch", f"Sha256 mismatch. Expected: {sha256} Actual: {actual}")
+            uncertain = True
             name = str(uuid.UUID(bytes=self._random_bytes(16), version=4))
             try:
 
@@ -344,6 +347,8 @@ class FileStorage:
                 # Whether the commit has happened is not always known: a blob without rows goes by itself, one with rows must stay.
                 self.collector.suspect(blob.key)
                 raise
+            # In a mutation the rows have yet to be committed.
+            uncertain = transaction is not None
             self.metrics.stored.inc()
             return record
 
@@ -351,7 +356,7 @@ class FileStorage:
             self._uploads -= 1
             self.metrics.uploads.dec()
             if key:
-                self.collector.release(key)
+                self.collector.release(key, uncertain=uncertain)
 
         self._uploads += 1
         self.metrics.uploads.inc()
