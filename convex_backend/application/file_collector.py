@@ -5,9 +5,9 @@
     commit deletes a _file_storage row ─► waits GRACE_SECONDS (who reads an older snapshot may still open it) ─► no row? ─► gone
     start, and every SWEEP_SECONDS      ─► every blob of one shard after the other: no row, not in use ─► gone
 
-A blob is *in use* from the moment its writer exists until its rows are durable or will never be. While that is uncertain (they are in a
-mutation that still runs, or in a commit whose end is not known) it is for PROTECTED_SECONDS more. A blob has a row when it has one at the newest durable or at the newest
-pending commit. Steps are small, with pauses in between.
+A blob is *in use* from the moment its writer exists until its rows are durable or will never be. While that is uncertain (they are in a mutation
+that still runs, or in a commit whose end is not known) it is for PROTECTED_SECONDS more. A blob has a row when it has one at the newest durable
+or at the newest pending commit. Steps are small, with pauses in between.
 """
 
 from __future__ import annotations
