@@ -90,6 +90,24 @@ def test_npm_clients(server: Server, app: Path, issuer: Issuer) -> None:
     assert lines[9] == {"anonymous": None}
 
 
+def test_the_expiry_of_a_connection(server: Server, app: Path, issuer: Issuer) -> None:
+    """sync.md 6.3, statement 44: a refresh with an equal identity sends no result again; an idle socket outlives its token, and the first
+    use of it afterwards is refused and not run."""
+    joined = server.value("query", "users:count")
+    first, second, idle, refused, end = node(app, "auth_socket.mjs", server, issuer.url)
+    assert first == {"identity": 1, "subject": "ada"}
+    assert second == {"identity": 2, "modifications": 0}
+    assert idle == {"idle": 0}
+    assert refused == {
+        "type": "AuthError",
+        "error": "Convex token identity expired",
+        "baseVersion": 2,
+        "authUpdateAttempted": False,
+    }
+    assert end == "close"
+    assert server.value("query", "users:count") == joined
+
+
 def test_the_python_client(server: Server, issuer: Issuer) -> None:
     """PyPI convex: set_auth changes who the client is."""
     from convex import ConvexClient
@@ -99,6 +117,29 @@ def test_the_python_client(server: Server, issuer: Issuer) -> None:
     assert client.query("users:me")["name"] == "Pia"  # type: ignore[index, call-overload]
     client.set_auth(issuer.token("pia", kind="custom"))
     assert client.mutation("users:join")[0] == f"{issuer.url}/custom|pia"  # type: ignore[index, call-overload]
+
+
+def test_http_actions_run_with_any_header(server: Server, issuer: Issuer) -> None:
+    """9.7, http_api.md 4: `getUserIdentity` throws for a header that cannot be used, and gives null only without one."""
+
+    def ask(credentials: str | None) -> Any:
+        headers = {} if credentials is None else {"Authorization": credentials}
+        status, _, body = server.request("GET", "/http/me", headers=headers)
+        assert status == 200, body
+        return json.loads(body)
+
+    assert ask(None) == {"identity": None, "header": None}
+    good = f"Bearer {issuer.token('u')}"
+    assert ask(good)["identity"]["tokenIdentifier"] == f"{issuer.url}|u"
+    for bad, text in (
+        ("Basic dTpw", "Invalid admin key"),
+        ("short", "Invalid authentication header"),
+        ("Bearer x", "Could not parse JWT payload."),
+        (f"Bearer {issuer.token('u', seconds=-60)}", "Could not verify OIDC token claim."),
+    ):
+        found = ask(bad)
+        assert found["header"] == bad
+        assert text in found["error"]
 
 
 def test_the_provider_is_asked_once(server: Server, issuer: Issuer) -> None:
@@ -126,6 +167,13 @@ def test_results_are_shared_unless_the_identity_matters(server: Server, issuer: 
     assert len({me(server, user, path="users:count") for user in users}) == 1
     assert runs() == before
     assert [me(server, user)["subject"] for user in users] == ["s1", "s2", "s3"]
+
+
+def test_the_token_of_the_request(server: Server, issuer: Issuer) -> None:
+    """npm: `getRequestMetadata` has the raw token of a user, and none of anybody else."""
+    token = issuer.token("u")
+    for credentials, expected in ((f"Bearer {token}", token), (None, None), (f"Convex {ADMIN_KEY}", None)):
+        assert me(server, credentials, "mutation", "users:request")["authToken"] == expected
 
 
 def test_an_admin_acts_as_a_user(server: Server) -> None:

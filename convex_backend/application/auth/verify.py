@@ -55,6 +55,7 @@ class Token:
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
+    text: str
     signed: bytes
     signature: bytes
 
@@ -86,7 +87,9 @@ def parse_token(text: str) -> Token:
         raise bad_token(_NOT_A_JWT)
     try:
         header, claims, signature = (_decode(part) for part in parts)
-        token = Token(orjson.loads(header), orjson.loads(claims), f"{parts[0]}.{parts[1]}".encode("ascii"), signature)
+        token = Token(
+            orjson.loads(header), orjson.loads(claims), text, f"{parts[0]}.{parts[1]}".encode("ascii"), signature
+        )
     except (binascii.Error, ValueError):
         raise bad_token(_NOT_A_JWT) from None
     if not isinstance(token.header, dict) or not isinstance(token.claims, dict):
@@ -178,7 +181,7 @@ class Authenticator:
             begins = self._time(claims, name, now) if name in claims else now
             if begins > now + LEEWAY_SECONDS:
                 raise bad_token(f"Could not validate token: Token will be valid in {int(begins - now)} seconds")
-        return Identity("user", custom_attributes(claims), expires)
+        return Identity("user", custom_attributes(claims), expires, token=token.text)
 
     def _wrong_key(self, kid: str) -> str:
         if self._redacted:
@@ -215,7 +218,7 @@ class Authenticator:
         # Other audiences are not trusted: a token for several was not made for this app alone.
         if now >= expires or early or tuple(token.audience) != (provider.application_id,):
             raise Unauthenticated("Unauthenticated", _OIDC_CLAIM)
-        return Identity("user", attributes, float(expires))
+        return Identity("user", attributes, float(expires), token=token.text)
 
     async def _oidc_signed(self, token: Token, provider: OidcProvider) -> bool:
         algorithm, kid, issuer = token.algorithm, token.kid, provider.issuer

@@ -143,6 +143,17 @@ def test_the_identity_expires_with_the_token() -> None:
     first, second = (run(world.authenticator.authenticate(token(exp=int(NOW) + n))) for n in (10, 20))
     assert (first.expires_at, second.expires_at) == (NOW + 10, NOW + 20)
     assert first.key == second.key
+    assert first.token != second.token and str(first.token) not in repr(first)
+
+
+def test_the_order_of_claims_makes_no_other_user() -> None:
+    """A provider may write the claims of two tokens in another order: the user is the same to functions."""
+    world = custom()
+    first, second = (
+        run(world.authenticator.authenticate(token(**claims))) for claims in ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    )
+    assert first.attributes != second.attributes
+    assert first.key == second.key
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ export const sign = mutation({
   handler: (ctx, { claims, seconds }) => ctx.auth.signJwt({ claims, expiresInSeconds: seconds }),
 });
 
+/** The request behind a call. */
+export const request = mutation({ args: {}, handler: (ctx) => ctx.meta.getRequestMetadata() });
+
 /** A variable and a timestamp. */
 export const greeting = query({ args: {}, handler: () => process.env.GREETING ?? null });
 export const snapshot = query({ args: {}, handler: (ctx) => ctx.meta.getSnapshotTs() });
