@@ -167,7 +167,10 @@ class DueLoop:
             except ConvexError as error:
                 if not self._stopping:
                     self._log.warn("the {name} could not look for what is due: {error}", name=self._name, error=error)
-                    self._wake_at(self._now_ns() + int(_RETRY_SECONDS * 1e9))
+                self._wake_at(self._now_ns() + int(_RETRY_SECONDS * 1e9))
+            except Exception:  # noqa: BLE001 - a fault of ours; the loop must go on
+                self._log.failure("the {name} could not look for what is due", name=self._name)
+                self._wake_at(self._now_ns() + int(_LONGEST_SLEEP_SECONDS * 1e9))
             finally:
                 self._turning = False
 

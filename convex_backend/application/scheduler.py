@@ -141,7 +141,7 @@ class Scheduler:
                 for job in jobs:
                     await scheduled_jobs.finish(transaction, job, self._now_ns(), TRANSIENT_TEXT)
 
-            await system_commit(self._database, _WRITER, work)
+            await insist(self._database, _WRITER, work, self._reactor)
             self._ended.labels("failed").inc(len(jobs))
 
     async def _in_state(self, state: str) -> list[Job]:

@@ -34,5 +34,21 @@ const first = await until("ticks", api.jobs.ticks, {}, () => true);
 const began = Date.now();
 const third = await until("three more ticks", api.jobs.ticks, {}, (count) => count >= first + 3);
 print({ ticks: third - first, seconds: (Date.now() - began) / 1000 });
+
+// A live query while the deployment is paused: its error, and its value again, without asking.
+const admin = (what) =>
+  fetch(`${process.argv[2]}/api/v1/${what}_deployment`, { method: "POST", headers: { Authorization: `Convex ${process.argv[3]}` } });
+const heard = [];
+const changed = () => new Promise((resolve) => (changed.resolve = resolve));
+const hear = (what) => (heard.push(what), changed.resolve?.());
+let next = changed();
+client.onUpdate(api.jobs.notes, {}, () => hear("value"), (error) => hear(error.message.includes("deployment is paused") ? "paused" : error.message));
+await next;
+for (const what of ["pause", "unpause"]) {
+  next = changed();
+  await admin(what);
+  await next;
+}
+print({ heard });
 await client.close();
 process.exit(0);

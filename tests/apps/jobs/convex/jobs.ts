@@ -1,5 +1,6 @@
 import { v } from "convex/values";
 import { internal } from "./_generated/api";
+import type { Id } from "./_generated/dataModel";
 import { action, internalAction, internalMutation, mutation, query } from "./_generated/server";
 
 export const notes = query({
@@ -26,7 +27,7 @@ export const note = internalMutation({
 
 export const later = mutation({
   args: { ms: v.number(), text: v.string() },
-  handler: async (ctx, { ms, text }) => {
+  handler: async (ctx, { ms, text }): Promise<Id<"_scheduled_functions">> => {
     const job = await ctx.scheduler.runAfter(ms, internal.jobs.note, { text });
     await ctx.db.insert("reminders", { job });
     return job;
@@ -35,7 +36,7 @@ export const later = mutation({
 
 export const at = mutation({
   args: { time: v.number(), text: v.string() },
-  handler: async (ctx, { time, text }) => await ctx.scheduler.runAt(time, internal.jobs.note, { text }),
+  handler: async (ctx, { time, text }): Promise<Id<"_scheduled_functions">> => await ctx.scheduler.runAt(time, internal.jobs.note, { text }),
 });
 
 export const cancel = mutation({
@@ -45,7 +46,7 @@ export const cancel = mutation({
 
 export const laterFromAction = action({
   args: { ms: v.number(), text: v.string(), cancel: v.boolean() },
-  handler: async (ctx, { ms, text, cancel }) => {
+  handler: async (ctx, { ms, text, cancel }): Promise<Id<"_scheduled_functions">> => {
     const job = await ctx.scheduler.runAfter(ms, internal.jobs.note, { text });
     if (cancel) await ctx.scheduler.cancel(job);
     return job;
@@ -62,7 +63,7 @@ export const failing = internalMutation({
 
 export const scheduleFailing = mutation({
   args: {},
-  handler: async (ctx) => await ctx.scheduler.runAfter(0, internal.jobs.failing, {}),
+  handler: async (ctx): Promise<Id<"_scheduled_functions">> => await ctx.scheduler.runAfter(0, internal.jobs.failing, {}),
 });
 
 export const tick = internalMutation({
