@@ -71,7 +71,11 @@ async def resolve_address(context: CallContext, tree: dict[str, Any], call: str)
         raise invalid_argument("reference", call, "expected a string")
     reference = parse_reference(text)
     if reference.function is not None:
-        return Address(here.component, here.component_path, reference.function, text)
+        path = reference.function
+        if context.kind in A_H and await context.tree.services.directory.resolve(None, here.component, path) is None:
+            parts = ("api", *path.module.removesuffix(".js").split("/"), path.name)
+            raise _leads_nowhere(context, parts, "")
+        return Address(here.component, here.component_path, path, text)
     if reference.kind != "childComponent" or len(reference.parts) < 2:
         raise BadRequest("InvalidReference", "Cannot execute a value resource")
     return await _child_address(context, reference.parts, text)

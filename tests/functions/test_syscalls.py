@@ -10,7 +10,7 @@ import attrs
 import orjson
 import pytest
 
-from convex_backend.errors import BadRequest, PaginationLimit
+from convex_backend.errors import BadRequest, NotFound, PaginationLimit
 from convex_backend.functions.context import CallContext, CallServices, CallTree, DeploymentInfo, RequestInfo
 from convex_backend.functions.directory import Environment, ResolvedFunction
 from convex_backend.functions.limits import DEPTH_TEXT
@@ -140,7 +140,7 @@ class Rig:
         return orjson.loads(self.reply(op, args).body)
 
     def error(self, op: str, args: Any = None) -> str:
-        with pytest.raises(BadRequest) as caught:
+        with pytest.raises((BadRequest, NotFound)) as caught:
             self.reply(op, args)
         return str(caught.value)
 
@@ -489,6 +489,7 @@ def test_actions_call_through_the_runner_of_the_application() -> None:
             return b'"done"'
 
     rig = Rig("action", nested_runner=Runner())
+    rig.directory.add(function("a:c", "query"))
     assert rig.call("1.0/actions/mutation", {"name": "a:b", "args": {"x": 1}, "requestId": ""}) == "done"
     assert rig.call("1.0/actions/query", {"reference": "_reference/function/a:c", "args": {}}) == "done"
     assert asked == [
@@ -536,3 +537,55 @@ def test_abandon_is_told_once_for_the_root() -> None:
     assert rig.abandoned == 0
     rig.context.abandon()
     assert rig.abandoned == 1
+
+
+def test_function_handles_in_transactions() -> None:
+    """A handle names the same function by name or reference, is its own handle, and reaches internal functions of any component."""
+    rig = nested()
+    rig.directory.add(
+        function("things:add", "mutation", component=7), function("things:secret", component=7, visibility="internal")
+    )
+    components: list[int] = []
+
+    async def script(spec: CallSpec, host: CallHost) -> Outcome:
+        assert rig.transaction is not None
+        components.append(rig.transaction.component)
+        return value(b"null")
+
+    rig.context.begin(Link(script))
+    handle = rig.call("1.0/createFunctionHandle", {"reference": "_reference/childComponent/child/things/add"})
+    assert handle == "function://h7add#things:add"
+    assert rig.call("1.0/createFunctionHandle", {"functionHandle": handle}) == handle
+    base = {"udfType": "mutation", "args": {}}
+    rig.reply("1.0/runUdf", {**base, "functionHandle": handle, "name": "n:nope"})
+    rig.reply("1.0/runUdf", {**base, "name": "function://h7secret"})
+    assert components == [7, 7]
+    for bad in ("function://nope#things:add", "function://", "nope", "function://h7"):
+        assert rig.error("1.0/runUdf", {**base, "functionHandle": bad}) == "Function handle not found"
+    assert "functionHandle" in rig.error("1.0/runUdf", {**base, "functionHandle": 1})
+    assert "Could not find" in rig.error("1.0/createFunctionHandle", {"name": "n:nope"})
+
+
+@pytest.mark.parametrize(
+    ("reference", "text"),
+    [
+        ("_reference/componentArgument/x", "Cannot execute a value resource"),
+        ("_reference/childComponent/child", "Cannot execute a value resource"),
+        ("_reference/currentSystemUdfInComponent/7", "Cannot execute a value resource"),
+        ("nonsense", "Invalid reference: nonsense"),
+    ],
+)
+def test_references_that_are_no_function(reference: str, text: str) -> None:
+    """A reference to a value or a whole component cannot be called; a text that is none is refused."""
+    assert nested().error("1.0/runUdf", {"udfType": "query", "args": {}, "reference": reference}) == text
+
+
+def test_actions_are_told_the_reference_that_leads_nowhere() -> None:
+    """In an action the text of a bad reference is the reference, for components and for functions."""
+    rig = Rig("action", nested_runner=object())
+    rig.directory.add(function("things:secret", component=7, visibility="internal"))
+    for parts in ("nope/things/add", "child/things/secret", "child/things/none"):
+        text = rig.error("1.0/actions/query", {"args": {}, "reference": f"_reference/childComponent/{parts}"})
+        assert text == f"Couldn't resolve {parts.replace('/', '.')}"
+    text = rig.error("1.0/actions/mutation", {"args": {}, "reference": "_reference/function/dir/mod:f"})
+    assert text == "Couldn't resolve api.dir.mod.f"
