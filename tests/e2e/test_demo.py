@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests import npm_cache
-from tests.e2e.harness import ADMIN_KEY, Server, running
+from tests.e2e.harness import ADMIN_KEY, Server, node, running
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,15 @@ def test_what_a_message_must_not_be_is_said(demo: Server) -> None:
         shown = tab.until(lambda shown: shown["problem"] is not None)
         assert shown["problem"] == "A message may have up to 500 characters."
         assert bodies(shown) == before
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_in_a_browser(demo: Server, chat_app: Path, tmp_path: Path) -> None:
+    """A real browser shows the page, live, under its policy, and has nothing to complain of."""
+    before, after, last = node(chat_app, "demo_browser.mjs", demo, str(BROWSER), str(tmp_path))
+    assert after["shown"] == [*before["shown"], "from the browser"]
+    assert last == {"complaints": []}
+    assert demo.value("query", "messages:list")[-1]["body"] == "from the browser"
 
 
 def test_the_banner_tells_where_it_is(demo: Server) -> None:
