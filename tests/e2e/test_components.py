@@ -145,6 +145,8 @@ def test_http_routes_of_a_component(deployed: tuple[Path, Server]) -> None:
     _, server = deployed
     status, _, body = server.request("GET", "/http/counter/hello")
     assert (status, body) == (200, b"hello: hi there")
+    assert server.request("POST", "/http/counter/add", b"by http")[::2] == (200, b"1 /counter/add")
+    assert server.value("query", "main:get", {"name": "by http"}) == [1, 0]
     assert server.request("GET", "/http/counter/nope")[0] == 404
     assert server.request("GET", "/http/hello")[0] == 404
 
