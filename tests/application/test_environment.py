@@ -46,3 +46,40 @@ def test_limits_are_inclusive(app: Deployment) -> None:
     """The longest name and the largest value are accepted."""
     run(app.environment.update([("_" + "a" * 255, "x" * 8192)]))
     assert len(app.environment.list()) == 1
+
+
+def test_the_limit_of_the_number_is_inclusive(app: Deployment) -> None:
+    """512 variables fit, one more does not; deleting makes room in the same request."""
+    run(app.environment.update([(f"V{n}", "") for n in range(512)]))
+    with pytest.raises(BadRequest) as caught:
+        run(app.environment.update([("MORE", "")]))
+    assert caught.value.code == "EnvVarLimitMet"
+    run(app.environment.update([("MORE", ""), ("V0", None)]))
+    assert len(app.environment.list()) == 512
+
+
+def test_the_limit_of_the_total_is_inclusive(app: Deployment) -> None:
+    """512 KiB of names and values fit, a byte more does not, counted in UTF-8."""
+    names = [f"V{n:02}" for n in range(63)]
+    left = 512 * 1024 - sum(len(name) + 8192 for name in names)
+    run(app.environment.update([*((name, "x" * 8192) for name in names), ("LAST", "x" * (left - 4))]))
+    with pytest.raises(BadRequest) as caught:
+        run(app.environment.update([("LAST", "x" * (left - 6) + "é" + "x")]))
+    assert caught.value.code == "EnvVarTotalSizeLimitMet"
+
+
+def test_a_value_is_measured_in_bytes(app: Deployment) -> None:
+    """4097 letters of two bytes are too many."""
+    with pytest.raises(BadRequest) as caught:
+        run(app.environment.update([("A", "é" * 4097)]))
+    assert caught.value.code == "EnvironmentVariableValueTooLarge"
+
+
+def test_built_in_variables_are_protected(app: Deployment) -> None:
+    """http_api.md 6.2: the text names the variable; deleting one is refused too."""
+    for value in ("x", None):
+        with pytest.raises(BadRequest) as caught:
+            run(app.environment.update([("CONVEX_CLOUD_URL", value)]))
+        assert caught.value.message == (
+            'Environment variable with name "CONVEX_CLOUD_URL" is built-in and cannot be overridden'
+        )
