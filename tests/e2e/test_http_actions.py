@@ -218,6 +218,51 @@ def test_calls_and_log(actions: Server) -> None:
     assert [(one["caller"], one["parentExecutionId"]) for one in called] == [("Action", completion["executionId"])]
 
 
+def test_services(actions: Server) -> None:
+    """An HTTP action stores, reads and deletes a file, and schedules a function."""
+    status, answer = ask(actions, "POST", "/services?run=services", b"content", **{"Content-Type": "text/x-mine"})
+    assert (status, answer["text"], answer["type"], answer["gone"]) == (200, "content", "text/x-mine", None)
+    assert "/api/storage/" in answer["url"]
+    eventually(lambda: events(actions, "services"), ["scheduled for content"])
+
+
+def test_dynamic_import(actions: Server) -> None:
+    """``import()`` works in HTTP actions."""
+    assert ask(actions, "GET", "/lazy") == (200, 42)
+
+
+def test_forms(actions: Server) -> None:
+    """Forms of both kinds are read."""
+    body = b"field=a%20b"
+    assert ask(actions, "POST", "/form", body, **{"Content-Type": "application/x-www-form-urlencoded"}) == (
+        200,
+        {"field": "a b", "file": None},
+    )
+    body = (
+        b'--X\r\nContent-Disposition: form-data; name="field"\r\n\r\nvalue\r\n--X\r\nContent-Disposition: form-data; name="file"; '
+        b'filename="f.txt"\r\nContent-Type: text/plain\r\n\r\nin it\r\n--X--\r\n'
+    )
+    assert ask(actions, "POST", "/form", body, **{"Content-Type": "multipart/form-data; boundary=X"}) == (
+        200,
+        {"field": "value", "file": ["f.txt", "text/plain", "in it"]},
+    )
+
+
+def test_paused(hasty_actions: Server) -> None:
+    """While the deployment is paused an HTTP action is 500 with the text, and runs again afterwards."""
+    server = hasty_actions
+    key = {"Authorization": f"Convex {ADMIN_KEY}"}
+    assert server.request("POST", "/api/v1/pause_deployment", {}, key)[0] == 200
+    try:
+        status, answer = ask(server, "GET", "/length")
+        assert status == 500
+        assert answer["code"].endswith("Server Error: " + answer["trace"])
+        assert answer["trace"].startswith("Cannot run functions while this deployment is paused.")
+    finally:
+        assert server.request("POST", "/api/v1/unpause_deployment", {}, key)[0] == 200
+    assert ask(server, "GET", "/length") == (200, "hello")
+
+
 def test_logs_command_shows_http_actions(actions: Server) -> None:
     """``convex logs`` prints the lines and the end of an HTTP action under its route."""
     ask(actions, "POST", "/calls?run=cli", b"x")

@@ -220,4 +220,30 @@ http.route({
   }),
 });
 
+http.route({
+  path: "/services",
+  method: "POST",
+  handler: httpAction(async (ctx, request) => {
+    const run = runOf(request);
+    const id = await ctx.storage.store(await request.blob());
+    const stored = await ctx.storage.get(id);
+    const text = await stored!.text();
+    await ctx.scheduler.runAfter(0, api.events.add, { run, what: `scheduled for ${text}` });
+    const url = await ctx.storage.getUrl(id);
+    await ctx.storage.delete(id);
+    return Response.json({ text, type: stored!.type, url, gone: await ctx.storage.get(id) });
+  }),
+});
+const { lazyAnswer } = { lazyAnswer: async () => (await import("./lazy")).answer };
+http.route({ path: "/lazy", method: "GET", handler: httpAction(async () => Response.json(await lazyAnswer())) });
+http.route({
+  path: "/form",
+  method: "POST",
+  handler: httpAction(async (ctx, request) => {
+    const form = await request.formData();
+    const file = form.get("file") as File | null;
+    return Response.json({ field: form.get("field"), file: file === null ? null : [file.name, file.type, await file.text()] });
+  }),
+});
+
 export default http;
