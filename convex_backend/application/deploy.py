@@ -356,7 +356,12 @@ class Deploy:
         push.evaluated = attrs.evolve(push.evaluated, texts=())
         if push.record is not None:
             push.record = attrs.evolve(push.record, texts=())
-        self._log.info("deployed push {id}: {count} modules", id=push.id, count=len(push.evaluated.modules))
+        self._log.info(
+            "deployed push {id}: {count} modules of the app, {components} components",
+            id=push.id,
+            count=len(push.evaluated.modules),
+            components=len(push.components) - 1,
+        )
         return response
 
     async def _apply(self, transaction: Transaction, push: Push) -> dict[str, Any]:

@@ -107,7 +107,9 @@ class Directory:
         :param transaction: begun: the state at its snapshot, recorded as read; ``None``: the newest durable state.
         :returns: the same object for the same deployed version.
         """
-        state = await self._state(transaction)
+        state = self.newest
+        if transaction is None or transaction.snapshot.ts < state.ts:
+            state = await self._state(transaction)
         module = state.modules.get((component, path.module))
         if transaction is not None:
             point = module.point if module is not None else module_point(component, path.module)
@@ -129,7 +131,9 @@ class Directory:
 
     async def environment(self, transaction: Any, component: int) -> Environment:
         """See ``FunctionDirectory``."""
-        state = await self._state(transaction)
+        state = self.newest
+        if transaction is None or transaction.snapshot.ts < state.ts:
+            state = await self._state(transaction)
         return state.environments.get(component) or environment({})
 
     async def _state(self, transaction: Any) -> CodeState:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from convex_backend.application.deletion import Deletion
 from convex_backend.errors import BadRequest, ConvexError
 from convex_backend.values.paths import FunctionPath
 from tests.application.component_support import (
@@ -20,7 +21,7 @@ from tests.application.component_support import (
     use,
     variable,
 )
-from tests.application.push_support import SITE, Deployment, function, index, module, schema, table
+from tests.application.push_support import ADMIN, SITE, Deployment, function, index, module, schema, table
 from tests.database.documents import run
 
 THINGS = module("things.js", functions=[function("add", "Mutation"), function("secret", visibility="internal")])
@@ -448,3 +449,100 @@ def test_arguments_of_older_definitions(app: Deployment) -> None:
     app.push(definition=config(mounted), dependencies=["local"], components=[local])
     second = run(app.directory.environment(None, found.component))
     assert (second.arguments, second.version == first.version) == ({"size": 4}, False)
+
+
+def test_a_push_that_was_overtaken_does_not_finish(app: Deployment) -> None:
+    """Of two pushes that change a component's schema, the one that began first finds its schema gone; the other is deployed."""
+    with_local(app)
+
+    def start(*fields: str) -> dict[str, Any]:
+        tables = schema(table("items", {field: {"type": "number"} for field in fields}))
+        return app.start(
+            definition=config(use("local", "local")),
+            dependencies=["local"],
+            components=[component("local", THINGS, schema=tables)],
+        )
+
+    first, second = start("a"), start("b")
+    assert app.wait(first) == {"type": "raceDetected"}
+    assert refusal(lambda: app.finish(first))[0] == "RaceDetected"
+    assert app.wait(second) == {"type": "complete"}
+    app.finish(second)
+    active = app.db.catalogs.newest.active[find(app, "local", "things:add").component]
+    assert '"b"' in active.text
+
+
+def test_a_component_that_was_deleted_meanwhile(app: Deployment) -> None:
+    """A push that remounts a component which is deleted before it finishes is refused, and succeeds when it begins again."""
+    with_local(app)
+    app.push()
+    local = component("local", THINGS, schema=schema(table("items", {"n": {"type": "number"}})))
+    request: dict[str, Any] = {
+        "definition": config(use("local", "local")),
+        "dependencies": ["local"],
+        "components": [local],
+    }
+    started = app.start(**request)
+    [identifier] = [one["id"] for one in app.ask("_system/frontend/components:list") if one["path"] == "local"]
+    run(Deletion(app.db).delete_component(identifier, ADMIN))
+    assert refusal(lambda: app.finish(started))[0] == "RaceDetected"
+    assert app.push(**request)["componentDiffs"]["local"]["diffType"] == {"type": "create"}
+
+
+def test_a_dry_run_mounts_nothing(app: Deployment) -> None:
+    """A trial push is checked and shown, and leaves no component, table or schema behind."""
+    local = component("local", THINGS, schema=schema(table("items", indexes=[index("by_n", "n")])))
+    request: dict[str, Any] = {
+        "definition": config(use("local", "local")),
+        "dependencies": ["local"],
+        "components": [local],
+        "dryRun": True,
+    }
+    started = app.start(**request)
+    assert [one["name"] for one in started["schemaChange"]["indexDiffs"]["local"]["added_indexes"]] == ["items.by_n"]
+    assert app.wait(started) == {"type": "complete"}
+    assert app.finish(started, dryRun=True)["componentDiffs"] == {}
+    rows = app.store.system()
+    assert [row["path"] for _, row in run(rows.system.scan("_components"))] == [""]
+    assert run(rows.system.scan("_tables")) == []
+    rows.close()
+
+
+def test_a_restart_finds_the_components(app: Deployment) -> None:
+    """After a restart the tree, its functions and its variables are those that were deployed."""
+    local = component("local", THINGS, config=component_config("local", env=[variable("KEY")]))
+    app.push(definition=config(use("local", "local", KEY=text("v"))), dependencies=["local"], components=[local])
+    app.directory.stop()
+    app.directory.start()
+    assert find(app, "local", "things:add").component_path == "local"
+    assert environment(app, "local")["KEY"] == "v"
+
+
+def test_older_snapshots_see_the_tree_of_their_time(app: Deployment) -> None:
+    """A query at a timestamp before an unmount still finds the component's functions, by its path and from its parent."""
+    with_local(app)
+    before = app.db.begin("query", ts=app.db.committer.durable_ts)
+    app.push()
+    run(before.ensure_begun())
+    number = run(app.directory.component_at(before, "local"))
+    assert number is not None
+    assert run(app.directory.child_component(before, 0, "local")) == number
+    assert run(app.directory.resolve(before, number, FunctionPath.parse("things:add"))) is not None
+    before.close()
+    assert run(app.directory.component_at(None, "local")) is None
+
+
+def test_a_caller_is_told_when_a_component_goes(app: Deployment) -> None:
+    """A query that called into a component runs again when the component is unmounted, and when a missing one is mounted."""
+    for wanted in (True, False):
+        transaction = app.db.begin("query")
+        run(transaction.ensure_begun())
+        run(app.directory.child_component(transaction, 0, "local"))
+        hits: list[int] = []
+        app.db.subscribe(transaction.read_token(), transaction.snapshot.ts, hits.append)
+        transaction.close()
+        app.push()
+        assert hits == [] if wanted else len(hits) == 1
+        if wanted:
+            with_local(app)
+            assert len(hits) == 1
