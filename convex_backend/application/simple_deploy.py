@@ -123,7 +123,7 @@ def _source(name: str, text: Any) -> _Source:
     if not name.isascii() or re.search(r"\.(tsx|jsx|mjs|cjs|mts|cts)$", name):
         raise _fault(name, "modules are JavaScript (.js) or TypeScript whose types can be erased (.ts)")
     try:
-        path = parse_module_path(name.removesuffix(".ts"))
+        path = parse_module_path(re.sub(r"\.ts$", ".js", name))
     except InvalidPath as error:
         raise _fault(name, error.message, error.code) from None
     if path.startswith("_deps/"):

@@ -24,7 +24,14 @@ def test_paths_are_canonical_and_special_modules_are_found() -> None:
     """Paths may have or lack ``.js`` and may end in ``.ts``; schema and definition are not runtime modules."""
     sources = read_sources(
         {
-            "functions": {"a": "1", "lib/b.js": "2", "c.ts": "3", "schema.ts": "4", "convex.config.js": "5"},
+            "functions": {
+                "a": "1",
+                "lib/b.js": "2",
+                "c.ts": "3",
+                "schema.ts": "4",
+                "convex.config.ts": "5",
+                "auth.config.ts": "6",
+            },
             "message": "m",
         }
     )
@@ -32,6 +39,7 @@ def test_paths_are_canonical_and_special_modules_are_found() -> None:
         ("a.js", False),
         ("lib/b.js", False),
         ("c.js", True),
+        ("auth.config.js", True),
     ]
     assert sources.schema is not None
     assert (sources.schema.path, sources.schema.name) == ("schema.js", "schema.ts")

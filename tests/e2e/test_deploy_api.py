@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,37 @@ def test_schema_as_json_is_enforced(server: Server) -> None:
     assert deploy(server, functions, schema=json.dumps(schema))[0] == 200
     server.value("mutation", "t:put", {"x": "a"})
     assert "does not match the schema" in server.call("mutation", "t:put", {"x": 1})["errorMessage"]
+
+
+def test_app_definition_and_auth_config_in_typescript(server: Server) -> None:
+    """Declared variables and auth providers are those of an app that the CLI pushes."""
+    config = (
+        'import { defineApp } from "convex/server";\nimport { v } from "convex/values";\n'
+        "export default defineApp({ env: { NEEDED: v.string() } });\n"
+    )
+    auth = (
+        'import type { AuthConfig } from "convex/server";\n'
+        'export default { providers: [{ domain: "https://a.test", applicationID: "x" }] } satisfies AuthConfig;\n'
+    )
+    functions = {"convex.config.ts": config, "auth.config.ts": auth}
+    status, answer = deploy(server, functions)
+    assert (status, answer["code"]) == (400, "MissingEnvironmentVariables")
+    assert "NEEDED" in answer["message"]
+    changes = {"adminKey": ADMIN_KEY, "changes": [{"name": "NEEDED", "value": "yes"}]}
+    assert server.request("POST", "/api/update_environment_variables", changes)[0] == 200
+    assert deploy(server, functions)[0] == 200
+    assert json.loads(console(server, "status", "--json")[1])["auth_providers"] == 1
+
+
+def test_deploys_at_the_same_time(server: Server) -> None:
+    """Of several deploys at once each is whole or refused; what serves in the end is one that was said to have succeeded."""
+    source = 'import {{ query }} from "./_generated/server";\nexport const which = query({{ handler: () => {} }});\n'
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda number: deploy(server, {"v.js": source.format(number)}), range(4)))
+    done = [number for number, (status, _) in enumerate(answers) if status == 200]
+    refused = {(status, answer["code"]) for status, answer in answers if status != 200}
+    assert refused <= {(409, "RaceDetected"), (400, "RaceDetected"), (400, "ConcurrentPush")}
+    assert server.value("query", "v:which") in done
 
 
 def test_who_may_deploy(server: Server) -> None:
