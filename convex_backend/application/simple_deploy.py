@@ -58,6 +58,8 @@ export const components = componentsGeneric();
 """,
     "_generated/dataModel.js": "export {};\n",
 }
+#: Of more text than this, frames have lines only: mapping each word would keep everybody waiting.
+_MAX_MAPPED_CHARACTERS: Final = 1 << 20
 _SCHEMA: Final = "schema.js"
 _DEFINITION: Final = "convex.config.js"
 _KNOWN_MEMBERS: Final = {"functions", "schema", "message", "adminKey"}
@@ -240,16 +242,17 @@ class SimpleDeploy:
         return texts
 
 
-def _module(path: str, text: str, name: str | None = None) -> dict[str, Any]:
-    source_map = word_map(name, text) if name is not None else None
+def _module(path: str, text: str, source_map: str | None = None) -> dict[str, Any]:
     return {"path": path, "source": text, "sourceMap": source_map, "environment": "isolate"}
 
 
 def _push_request(sources: _Sources, texts: Mapping[str, str], library: Library) -> dict[str, Any]:
     """The request of ``start_push`` (``push.md`` section 4)."""
+    words = sum(map(len, texts.values())) <= _MAX_MAPPED_CHARACTERS
 
     def module(source: _Source) -> dict[str, Any]:
-        return _module(source.path, texts[source.path], source.name)
+        text = texts[source.path]
+        return _module(source.path, text, word_map(source.name, text, words=words))
 
     added = [_module(path, text) for path, text in {**GENERATED, **library.modules}.items()]
     return {

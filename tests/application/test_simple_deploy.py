@@ -148,7 +148,8 @@ def test_map_counts_columns_as_javascript_does() -> None:
     assert [segment[0] for segment in decode(json.loads(word_map("a", "'\U0001f600' b"))["mappings"])[1]] == [0, 5]
 
 
-def test_map_of_a_long_text_has_lines_only() -> None:
-    """A text that is far too long to have been written by hand costs one place a line."""
-    lines = decode(json.loads(word_map("a", "aa bb\n" * 60_000))["mappings"])
-    assert lines[59_999] == [(0, 59_999, 0)]
+def test_map_of_lines_only() -> None:
+    """Without words each line has one place, at its beginning."""
+    assert decode(json.loads(word_map("a", "aa bb\n  cc\n", words=False))["mappings"]) == [
+        [(0, line, 0)] for line in range(4)
+    ]
