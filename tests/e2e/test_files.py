@@ -180,6 +180,15 @@ def test_a_file_that_is_too_large_for_an_action(files: Server) -> None:
     files.value("mutation", "files:remove", {"id": answer["storageId"]})
 
 
+def test_contents_count_as_memory_of_their_action(files: Server) -> None:
+    """An action may get more than its memory bit by bit; one that keeps it all runs out of memory, and the next one runs as ever."""
+    id, _ = stored(files, bytes(20_000_000))
+    answer = files.call("action", "files:getOften", {"id": id, "count": 8, "keep": True})
+    assert "JavaScript execution ran out of memory (maximum memory usage: 64 MB)" in answer["errorMessage"]
+    assert files.value("action", "files:getOften", {"id": id, "count": 8, "keep": False}) == 160_000_000
+    files.value("mutation", "files:remove", {"id": id})
+
+
 def test_a_component_has_files_of_its_own(files: Server) -> None:
     """What a component stores, by an action and by an upload URL, only it can name; its URLs say whose files they are."""
     id = files.value("action", "vaults:put", {"text": "in the vault"})

@@ -377,6 +377,7 @@ export class Run {
           for (const bytes of result.buffers ?? []) {
             const view = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
             new Uint8Array(bridge.makeBuffer(view.byteLength)).set(view);
+            this.root.bufferBytes += view.byteLength; // made between entries, and the run's all the same
           }
           bridge.answerOperation(id, String(result.json ?? ""), "", "");
         } else {

@@ -24,7 +24,14 @@ async function store({ contentType, sha256 }, bytes, callState) {
   return { json: await stored, buffers: [] };
 }
 
-async function get({ storageId }, callState) {
+/** One content of a run is fetched at a time: it is whole in this process before the script has it. */
+function get(args, callState) {
+  const turn = (callState.storageTurn ?? Promise.resolve()).then(() => fetchContent(args, callState));
+  callState.storageTurn = turn.catch(() => undefined);
+  return turn;
+}
+
+async function fetchContent({ storageId }, callState) {
   const { streams } = callState;
   const stream = nextStream(callState);
   const chunks = [];

@@ -163,6 +163,21 @@ export const storeUnawaited = action({
   },
 });
 
+/** Gets a file again and again, and keeps what it got or lets go of it. */
+export const getOften = action({
+  args: { id: v.string(), count: v.number(), keep: v.boolean() },
+  handler: async (ctx, { id, count, keep }) => {
+    const kept: Blob[] = [];
+    let bytes = 0;
+    for (let i = 0; i < count; i++) {
+      const blob = (await ctx.storage.get(id))!;
+      bytes += blob.size;
+      if (keep) kept.push(blob);
+    }
+    return bytes + 0 * kept.length;
+  },
+});
+
 export const getOnly = action({
   args: { id: v.string() },
   handler: async (ctx, { id }) => {
