@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from convex_backend.application.environment import EnvironmentVariables
 from convex_backend.errors import BadRequest
 from convex_backend.functions.analyze import Analyzer
 from convex_backend.functions.runner_process import RunnerProcess, runner_command
+from convex_backend.values.paths import FunctionPath
 from tests.application.push_support import Deployment
 
 DIST = Path(__file__).parents[2] / "resources" / "runner" / "dist"
@@ -159,5 +161,102 @@ async def test_faults_have_their_texts() -> None:
             await app.deploy.start_push(app.request(schema=module("schema.js", "export const x = 1;")))
         assert caught.value.code == "MissingSchemaExportError"
         assert app.resolve("messages:list") is None
+
+    await with_deployment(check)
+
+
+def defined(kind: str, extra: str = "", before: str = "") -> str:
+    """A ``convex.config.js`` that exports a definition; *kind* is ``app`` or the name of a component."""
+    what = '{ type: "app" }' if kind == "app" else f'{{ type: "childComponent", name: "{kind}", args: [] }}'
+    return f"""{before}
+export default {{ export: () => ({{ definitionType: {what}, childComponents: [], httpMounts: {{}},
+  exports: {{ type: "branch", branch: [] }}, {extra} }}) }};
+"""
+
+
+def dependency(path: str) -> str:
+    return "./_componentDeps/" + base64.urlsafe_b64encode(path.encode()).rstrip(b"=").decode()
+
+
+def pushed_component(path: str, definition: str, *functions: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "definitionPath": path,
+        "definition": module("convex.config.js", definition),
+        "dependencies": more.get("dependencies", []),
+        "schema": more.get("schema"),
+        "functions": list(functions),
+        "udfServerVersion": "1.48.0",
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_definitions_import_each_other() -> None:
+    """What a definition imports tells its path, its name and what it exports; modules of components are analysed in a space of their own."""
+    inner = pushed_component("../deep/inner", defined("inner"), module("m.js", "export const x = 1;"))
+    use = f"""
+import inner from "{dependency("../deep/inner")}";
+const children = [{{ name: inner.defaultName, path: inner.componentDefinitionPath, args: [], env: [] }}];
+if (inner.export().definitionType.name !== "inner") throw new Error("not handed on");
+"""
+    outer = pushed_component(
+        "outer",
+        defined("outer", "childComponents: children", use),
+        module("_deps/C.js", CHUNK),
+        module("messages.js", MODULES["messages.js"].replace("limit = 5", "limit = process.env.DOMAIN ?? 'none'")),
+        dependencies=["../deep/inner"],
+        schema=module("schema.js", SCHEMA),
+    )
+    mount = f"""
+import outer from "{dependency("outer")}";
+const children = [{{ name: "first", path: outer.componentDefinitionPath, args: [], env: null }}];
+"""
+    definition = module("convex.config.js", defined("app", "childComponents: children", mount))
+
+    async def check(app: Deployment) -> None:
+        started = await app.deploy.start_push(
+            app.request(*modules(), definition=definition, dependencies=["outer"], components=[outer, inner])
+        )
+        assert list(started["app"]["childComponents"]["first"]["childComponents"]) == ["inner"]
+        assert [one["name"] for one in started["analysis"]["outer"]["functions"]["messages.js"]["functions"]] == [
+            "list",
+            "purge",
+        ]
+        app.wait(started)
+        app.finish(started)
+        number = await app.directory.component_at(None, "first")
+        assert number is not None
+        assert await app.directory.resolve(None, number, FunctionPath.parse("messages:purge")) is not None
+
+    await with_deployment(check)
+
+
+@pytest_twisted.ensureDeferred
+async def test_faults_of_definitions() -> None:
+    """A definition may not look at variables unless it is the app's, at the clock, or import anything but what it depends on."""
+    cases = {
+        "throws": ("throw new Error('no such thing');", "InvalidConvexConfig", "Uncaught Error: no such thing"),
+        "env": ("process.env.DOMAIN;", "InvalidConvexConfig", "Environment variables unsupported when evaluating app"),
+        "clock": ("Date.now();", "InvalidConvexConfig", "unsupported when evaluating app definition"),
+        "random": ("Math.random();", "InvalidConvexConfig", "unsupported when evaluating app definition"),
+        "import": (f'import x from "{dependency("other")}";', "InvalidConvexConfig", "Couldn't find JavaScript module"),
+        "more": ("export const more = 1;", "InvalidConvexConfig", "no other export"),
+    }
+
+    async def check(app: Deployment) -> None:
+        for before, code, expected in cases.values():
+            request = app.request(
+                definition=module("convex.config.js", defined("app")),
+                dependencies=["local"],
+                components=[pushed_component("local", defined("local", before=before))],
+            )
+            with pytest.raises(BadRequest) as caught:
+                await app.deploy.start_push(request)
+            assert (caught.value.code, expected in caught.value.message) == (code, True), caught.value.message
+        allowed = defined("app", before="if (process.env.DOMAIN !== 'https://x.test') throw new Error('not seen');")
+        await app.deploy.start_push(app.request(definition=module("convex.config.js", allowed)))
+        for wrong in (defined("local"), "export default 1;"):
+            with pytest.raises(BadRequest) as caught:
+                await app.deploy.start_push(app.request(definition=module("convex.config.js", wrong)))
+            assert caught.value.code in ("InvalidDefinition", "InvalidConvexConfig")
 
     await with_deployment(check)
