@@ -197,6 +197,13 @@ class FakeEnvironment:
         self.updates.append(changes)
 
 
+class FakeSigningKeys:
+    """The deployment's public keys."""
+
+    async def key_set(self) -> dict[str, Any]:
+        return {"keys": [{"kid": "k1"}]}
+
+
 class FakeApplication:
     """The facade, scripted: ``answer`` is what each function call gives (a result, an error, a Deferred)."""
 
@@ -209,6 +216,7 @@ class FakeApplication:
         self.rollbacks = FakeRollbacks()
         self.demo = FakeDemo()
         self.environment = FakeEnvironment()
+        self.signing_keys = FakeSigningKeys()
         self.calls: list[Call] = []
         self.answer: Any = success()
         self.http_actions: list[FakeHttpAction] = []

@@ -59,7 +59,7 @@ def test_echo(size: int) -> None:
         ("POST", "/api/deploy2"),
         ("POST", "/api/deploy2/nope"),
         ("GET", "/httpx"),
-        ("GET", "/.well-known/jwks.json"),
+        ("GET", "/.well-known/openid-configuration"),
     ],
 )
 def test_unknown(method: str, target: str) -> None:
@@ -68,6 +68,14 @@ def test_unknown(method: str, target: str) -> None:
     assert (answer.status, answer.body) == (404, b"")
     assert "content-type" not in answer.headers
     assert "location" not in answer.headers
+
+
+def test_the_key_set() -> None:
+    """Section 1: the public keys behind `signJwt`, for anybody, and for a while from a cache."""
+    answer = Bench().ask("GET", "/.well-known/jwks.json")
+    assert (answer.status, answer.json) == (200, {"keys": [{"kid": "k1"}]})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "public, max-age=300"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from convex_backend import __version__
@@ -173,6 +172,9 @@ class _Body(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See ``IProtocol``."""
+        # The client brings TLS along: a third of a second of a start that it would lengthen.
+        from twisted.web.client import ResponseDone
+
         if self.whole.called:
             return
         # An answer without a length ends with its connection.

@@ -1,11 +1,15 @@
 """Who calls, and tokens of the deployment's own (``runtime.md`` section 9.7).
 
-========================  =====  ===================================================  =========================
-name                      kinds  arguments                                            answer
-========================  =====  ===================================================  =========================
-``1.0/getUserIdentity``   all    ``{requestId}``                                      identity object or ``null``
-``1.0/signJwt``           M      ``{requestId, version, claims?, expiresInSeconds}``  the token, a string
-========================  =====  ===================================================  =========================
+==========================  =====  ===================================================  =========================
+name                        kinds  arguments                                            answer
+==========================  =====  ===================================================  =========================
+``1.0/getUserIdentity``     all    ``{requestId}``                                      identity object or ``null``
+``1.0/signJwt``             M      ``{requestId, version, claims?, expiresInSeconds}``  the token, a string
+``1.0/createServiceToken``  A H    ``{service, version}``                               an error
+``1.0/getServiceUrl``       A H    ``{service, version}``                               an error
+==========================  =====  ===================================================  =========================
+
+The last two are for services that Convex runs beside its cloud (``ai-gateway``): a deployment of one's own has none.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from convex_backend.errors import BadRequest
-from convex_backend.functions.syscalls import ALL, M, Syscall, parse, syscall
+from convex_backend.functions.syscalls import A_H, ALL, M, Syscall, parse, syscall, text_argument
 from convex_backend.interfaces import SyscallReply
 
 if TYPE_CHECKING:
@@ -44,4 +48,17 @@ async def sign_jwt(context: CallContext, args: bytes) -> SyscallReply:
     return SyscallReply(orjson.dumps(token))
 
 
-SYSCALLS: tuple[Syscall, ...] = (get_user_identity, sign_jwt)
+async def _no_managed_service(context: CallContext, args: bytes) -> SyscallReply:
+    service = text_argument(parse(args), "service", "getServiceToken")
+    raise BadRequest(
+        "ServiceNotAvailable",
+        f"The Convex-managed service '{service}' is not available: this deployment is self-hosted.",
+    )
+
+
+SYSCALLS: tuple[Syscall, ...] = (
+    get_user_identity,
+    sign_jwt,
+    Syscall("1.0/createServiceToken", A_H, _no_managed_service),
+    Syscall("1.0/getServiceUrl", A_H, _no_managed_service),
+)

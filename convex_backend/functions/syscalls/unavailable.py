@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 SERVICES: tuple[tuple[str, frozenset[str], str], ...] = (
     ("1.0/actions/vectorSearch", A_H, "Vector search is"),
     ("1.0/auditLog", Q_M, "Audit logging is"),
-    ("1.0/createServiceToken", A_H, "Service tokens are"),
-    ("1.0/getServiceUrl", A_H, "Service URLs are"),
 )
 
 
