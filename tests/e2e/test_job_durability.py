@@ -72,3 +72,39 @@ def test_five_hundred_jobs_and_kills(tmp_path: Path) -> None:
     finally:
         if server.process is not None:
             server.process.kill()
+
+
+@pytest.mark.slow
+def test_a_stop_cuts_long_actions_off(tmp_path: Path) -> None:
+    """A stop waits a little for running jobs: a short action ends well, a long one is failed at the next start, and what is not due yet runs then."""
+    app = make_app(tmp_path, "jobs")
+    (tmp_path / "server").mkdir()
+    server = Server(tmp_path / "server")
+    server.start()
+    try:
+        convex(app, server, "deploy", "-y", "--typecheck", "disable")
+        server.value("mutation", "jobs:scheduleSleep", {"ms": 1})
+        short = server.value("mutation", "jobs:scheduleSleep", {"ms": 2500})
+        long = server.value("mutation", "jobs:scheduleSleep", {"ms": 120_000})
+        later = server.value("mutation", "jobs:later", {"ms": 12_000, "text": "after the stop"})
+
+        def state(job: str) -> Any:
+            return server.value("query", "jobs:get", {"id": job})["state"]
+
+        deadline = time.monotonic() + 10
+        while state(short)["kind"] != "inProgress" or state(long)["kind"] != "inProgress":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        began = time.monotonic()
+        assert server.stop() in (0, -15, 143)
+        assert time.monotonic() - began < 15
+        server.start()
+        while state(later)["kind"] == "pending":
+            assert time.monotonic() < began + 60
+            time.sleep(0.1)
+        assert state(short) == {"kind": "success"}
+        assert state(long) == {"kind": "failed", "error": TRANSIENT}
+        assert state(later) == {"kind": "success"}
+    finally:
+        if server.process is not None:
+            server.process.kill()

@@ -63,6 +63,16 @@ def test_from_a_mutation(jobs: Server) -> None:
     assert ended(jobs, job)["state"]["kind"] == "success"
 
 
+def test_by_handle_and_by_the_name_of_a_row(jobs: Server) -> None:
+    """A function handle, and the ``name`` of a job's document, may be scheduled like any reference."""
+    job = jobs.value("mutation", "jobs:byHandle", {"text": "by handle"})
+    done = ended(jobs, job)
+    assert done["state"] == {"kind": "success"} and done["name"] == "jobs.js:note"
+    again = ended(jobs, jobs.value("mutation", "jobs:again", {"job": job}))
+    assert again["state"] == {"kind": "success"} and again["args"] == done["args"]
+    assert jobs.value("query", "jobs:notes").count("by handle") == 2
+
+
 def test_from_an_action(jobs: Server) -> None:
     """An action's jobs exist at once; it can cancel them again."""
     job = jobs.value("action", "jobs:laterFromAction", {"ms": 0, "text": "by action", "cancel": False})

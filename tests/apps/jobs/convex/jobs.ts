@@ -1,3 +1,4 @@
+import { createFunctionHandle } from "convex/server";
 import { v } from "convex/values";
 import { internal } from "./_generated/api";
 import type { Id } from "./_generated/dataModel";
@@ -113,4 +114,33 @@ export const plan = mutation({
 export const applied = query({
   args: {},
   handler: async (ctx) => (await ctx.db.query("applied").collect()).map(({ key, kind }) => ({ key, kind })),
+});
+
+export const sleep = internalAction({
+  args: { ms: v.number() },
+  handler: async (ctx, { ms }) => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+  },
+});
+
+export const scheduleSleep = mutation({
+  args: { ms: v.number() },
+  handler: async (ctx, { ms }): Promise<Id<"_scheduled_functions">> => await ctx.scheduler.runAfter(0, internal.jobs.sleep, { ms }),
+});
+
+export const byHandle = mutation({
+  args: { text: v.string() },
+  handler: async (ctx, { text }): Promise<Id<"_scheduled_functions">> => {
+    const handle = await createFunctionHandle(internal.jobs.note);
+    return await ctx.scheduler.runAfter(0, handle, { text });
+  },
+});
+
+// What `_scheduled_functions` calls a function may be given back as a name.
+export const again = mutation({
+  args: { job: v.id("_scheduled_functions") },
+  handler: async (ctx, { job }): Promise<Id<"_scheduled_functions">> => {
+    const found = await ctx.db.system.get(job);
+    return await ctx.scheduler.runAfter(0, found!.name as never, found!.args[0] as never);
+  },
 });
