@@ -37,10 +37,10 @@ from convex_backend.interfaces import Commit, IPersistence
 
 __all__ = ["CommitEvent", "CommitRequest", "Committer", "CommitterLimits", "ConflictInfo", "DocumentChange"]
 
-#: While at least this many mutations run, the first commit of a group waits this long for company: each group costs a hop to the writer
-#: thread and a sync of the file, and commits that come one after the other out of one lane would each pay for one.
-GATHER_SIBLINGS = 8
-GATHER_SECONDS = 0.005
+#: A group waits this long for company while fewer than one in ``GATHER_SHARE`` of the mutations that run have come to their commit: each group costs
+#: a hop to the writer thread and a sync of the file, and commits that come one after the other out of one lane would each pay for one.
+GATHER_SHARE = 8
+GATHER_SECONDS = 0.015
 
 _FAILED_RANGES = 64
 _SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -134,6 +134,7 @@ class Committer:
         self._writing = False
         #: Mutations that run now; kept by whoever runs them.
         self.siblings = 0
+        self._company: Deferred[None] | None = None
         self._recovering = False
         self._recovered: Waiters[None] = Waiters()
         self._drained: Waiters[None] = Waiters()
@@ -355,16 +356,27 @@ class Committer:
             ticket.release_all()
         if not self._writing:
             self._writing = True
-            if self.siblings < GATHER_SIBLINGS:
-                self._begin_writing()
-            else:
-                self._reactor.callLater(GATHER_SECONDS, self._begin_writing)
+            run_detached("the commit writer", self._write_groups())
+        elif self._company is not None and self._has_company():
+            self._company.callback(None)
         return await pending.waiter
 
     # Groups
 
-    def _begin_writing(self) -> None:
-        run_detached("the commit writer", self._write_groups())
+    def _has_company(self) -> bool:
+        return len(self._queue) >= self.siblings // GATHER_SHARE
+
+    async def _gather(self) -> None:
+        """Wait for more commits to share a group, if they are likely to come soon."""
+        if not self._queue or self._has_company():
+            return
+        company: Deferred[None] = Deferred()
+        self._company = company
+        timer = self._reactor.callLater(GATHER_SECONDS, company.callback, None)
+        await company
+        self._company = None
+        if timer.active():
+            timer.cancel()
 
     def _take_group(self) -> list[_Pending]:
         queue, limits = self._queue, self.limits
@@ -390,6 +402,7 @@ class Committer:
     async def _write_groups(self) -> None:
         """Write until the queue is empty. The next group is handed to the writer thread before the last one is published."""
         try:
+            await self._gather()
             group = self._take_group()
             write = self._start_write(group)
             while group:
@@ -399,11 +412,12 @@ class Committer:
                     group = await self._recover(group, error)
                     following: list[_Pending] = []
                 else:
-                    following = self._take_group()
+                    following = self._take_group() if self._has_company() else []
                     if following:
                         write = self._start_write(following)
                 self._publish(group)
                 if not following:
+                    await self._gather()
                     following = self._take_group()
                     if following:
                         write = self._start_write(following)

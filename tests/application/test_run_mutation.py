@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from convex_backend.application.types import ANONYMOUS, CallResult, Identity, MutationKey
-from convex_backend.database.committer import GATHER_SECONDS, GATHER_SIBLINGS
+from convex_backend.database.committer import GATHER_SECONDS, GATHER_SHARE
 from convex_backend.database.start_gate import BEGUN_PER_KEY
 from convex_backend.deferreds import from_coroutine
 from convex_backend.errors import BadRequest, OccConflict, RefusedLate, StorageFailed
@@ -354,13 +354,17 @@ def test_a_commit_among_many_waits_for_company() -> None:
     world.persistence.before_write = lambda commits: groups.append(len(commits))
     ok(start(world, "notes:add"))
     assert groups == [1]
-    world.db.committer.siblings += GATHER_SIBLINGS
+    world.db.committer.siblings += GATHER_SHARE * 4
     results = [start(world, "notes:add") for _ in range(3)]
     assert results == [[], [], []]
     world.timers.advance(GATHER_SECONDS)
     for result in results:
         ok(result)
     assert groups == [1, 3]
+    results = [start(world, "notes:add") for _ in range(4)]
+    for result in results:
+        ok(result)
+    assert groups == [1, 3, 4]
 
 
 def test_only_a_few_mutations_of_a_hot_key_are_begun() -> None:
