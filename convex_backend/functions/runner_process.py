@@ -25,14 +25,14 @@ import orjson
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol
-from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from convex_backend.deferreds import Waiters
 from convex_backend.errors import ServerFault
 from convex_backend.functions import frames, guards, proc_stat
+from convex_backend.functions.frame_socket import FrameSocket
 from convex_backend.functions.frames import Frame, FrameDecoder, FrameError
 
 ANNOUNCE = Struct("<QQQ")
@@ -187,39 +187,6 @@ def runner_command(
     return RunnerCommand(node or find_node(), str(main), tuple(flags), network)
 
 
-class _Socket(StreamProtocol):
-    """The frame stream. Hands frames to its child object; knows nothing else."""
-
-    def __init__(self, child: RunnerProcess) -> None:
-        self._child = child
-        self._decoder = FrameDecoder()
-
-    def connectionMade(self) -> None:
-        self._child.connected(self)
-
-    def pauseProducing(self) -> None:
-        """The transport's buffer is full (:class:`IPushProducer`)."""
-        self._child.hold(True)
-
-    def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
-        self._child.hold(False)
-
-    def stopProducing(self) -> None:
-        """The connection is lost; :meth:`connectionLost` says so too."""
-
-    def dataReceived(self, data: bytes) -> None:
-        try:
-            received = self._decoder.feed(data)
-        except FrameError as error:
-            self._child.kill(f"broken frame: {error}")
-            return
-        self._child.frames_received(received)
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        self._child.disconnected()
-
-
 class _Output(ProcessProtocol):
     """The child's standard output and error, line by line into the log, and its exit."""
 
@@ -268,7 +235,8 @@ class RunnerProcess:
         self._command = command
         self._guarded = guarded
         self._output = _Output(self)
-        self._socket: _Socket | None = None
+        self._socket: FrameSocket | None = None
+        self._decoder = FrameDecoder()
         self._process: Any = None
         self._listener: ChildListener | None = None
         self._announce_fd = -1
@@ -306,25 +274,25 @@ class RunnerProcess:
                 childFDs={0: null, 1: "r", 2: "r", 3: theirs.fileno(), 4: self._announce_fd},
             )
             self.pid = self._process.pid
-            self._reactor.adoptStreamConnection(
-                ours.fileno(), socket.AF_UNIX, Factory.forProtocol(lambda: _Socket(self))
-            )
         except OSError as error:
             if self._announce_fd >= 0:
                 os.close(self._announce_fd)
                 self._announce_fd = -1
+            ours.close()
             raise ServerFault(f"The JavaScript runner cannot be started ({self._command.node}): {error}") from error
         finally:
             os.close(null)
             theirs.close()
-            ours.close()
-
-    def connected(self, stream: _Socket) -> None:
-        """The adopted socket has its protocol."""
-        self._socket = stream
-        transport: Any = stream.transport
-        transport.registerProducer(stream, True)
+        self._socket = FrameSocket(self._reactor, ours, self._bytes_received, self._hold, self._disconnect)
         self._flush()
+
+    def _bytes_received(self, data: bytes) -> None:
+        try:
+            received = self._decoder.feed(data)
+        except FrameError as error:
+            self.kill(f"broken frame: {error}")
+            return
+        self._frames_received(received)
 
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         """Queue one frame; see :class:`Child`."""
@@ -338,19 +306,18 @@ class RunnerProcess:
             self._flush_call = self._reactor.callLater(0, self._flush_later)
 
     def _pile_up(self, size: int) -> None:
-        """The transport takes no more for now: *size* bytes wait here."""
+        """The socket takes no more for now: *size* bytes wait here."""
         self.unsent_bytes += size
         if self.unsent_bytes > MAX_UNSENT_BYTES:
             self.kill("does not read what it is sent")
         elif self.unsent_bytes > CONGESTED_BYTES and not self.congested:
             self.congested = True
-            transport: Any = self._socket.transport if self._socket is not None else None
-            if transport is not None:
+            if self._socket is not None:
                 # What it does not send asks for no answers.
-                transport.pauseProducing()
+                self._socket.pause()
 
-    def hold(self, held: bool) -> None:
-        """The transport's buffer is full, or empty again."""
+    def _hold(self, held: bool) -> None:
+        """The socket takes no more for now, or all again."""
         self._held = held
         if held:
             return
@@ -358,9 +325,8 @@ class RunnerProcess:
         # The write may have filled it again.
         if self.congested and not self._held:
             self.congested = False
-            transport: Any = self._socket.transport if self._socket is not None else None
-            if transport is not None and not self._disconnected:
-                transport.resumeProducing()
+            if self._socket is not None:
+                self._socket.resume()
             self._drained.fire(None)
 
     def drained(self) -> Deferred[None]:
@@ -372,13 +338,13 @@ class RunnerProcess:
         self._flush()
 
     def _flush(self) -> None:
-        if self._outgoing and not self._held and self._socket is not None and self._socket.transport is not None:
+        if self._outgoing and not self._held and self._socket is not None:
             data = b"".join(self._outgoing)
             self._outgoing.clear()
             self.unsent_bytes = 0
-            self._socket.transport.write(data)
+            self._socket.write(data)
 
-    def frames_received(self, received: Sequence[Frame]) -> None:
+    def _frames_received(self, received: Sequence[Frame]) -> None:
         """Frames of one read, in order; answers made while they are handled leave together."""
         assert self._listener is not None
         self._in_turn = True
@@ -425,11 +391,8 @@ class RunnerProcess:
         if self._kill_reason is None:
             self._kill_reason = "closed"
         self._flush()
-        if self._socket is not None and self._socket.transport is not None:
-            transport: Any = self._socket.transport
-            # With a producer that it holds back, the transport would wait for it before it ends the stream.
-            transport.unregisterProducer()
-            transport.loseConnection()
+        if self._socket is not None:
+            self._socket.close()
         self._timers = [
             self._reactor.callLater(TERM_AFTER_SECONDS, self._signal, "TERM"),
             self._reactor.callLater(KILL_AFTER_SECONDS, self._signal, "KILL"),
@@ -458,7 +421,7 @@ class RunnerProcess:
         """See :class:`Child`."""
         return proc_stat.resident_bytes(self.pid)
 
-    def disconnected(self) -> None:
+    def _disconnect(self) -> None:
         """The frame stream has ended; a child without it is of no use."""
         self._disconnected = True
         if self._exit is not None:
@@ -498,9 +461,8 @@ class RunnerProcess:
         self.unsent_bytes = 0
         self.congested = False
         self._drained.fire(None)
-        if self._socket is not None and not self._disconnected:
-            transport: Any = self._socket.transport
-            transport.abortConnection()
+        if self._socket is not None:
+            self._socket.abort()
         if self._process is not None:
             self._process.loseConnection()
         os.close(self._announce_fd)

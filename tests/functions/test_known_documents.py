@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - JavaScript texts
 """Gets and writes that a child answers itself: the same as strictly answered ones, for the function and for the database."""
 
 from __future__ import annotations
