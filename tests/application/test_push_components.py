@@ -301,11 +301,17 @@ def test_unmount_and_remount(app: Deployment) -> None:
 
 
 def test_schemas_are_enforced_by_component(app: Deployment) -> None:
-    """A component's rows are checked against its own schema at push; the failure names the component."""
+    """A component's rows are checked against its own schema at writes and at push; an id of another component is not found."""
     with_local(app)
     local = find(app, "local", "things:add").component
     [identifier] = app.store.insert("items", {"n": 1.0}, component=local)
-    app.store.insert("items", {"n": "free"})
+    [ours] = app.store.insert("items", {"n": "free"})
+    with pytest.raises(BadRequest, match="does not match validator"):
+        app.store.insert("items", {"n": "free"}, component=local)
+    transaction = app.db.begin("query", component=local)
+    assert run(transaction.get(identifier)) is not None
+    assert run(transaction.get(ours)) is None
+    transaction.close()
     strict = component("local", THINGS, schema=schema(table("items", {"n": {"type": "string"}})))
     started = app.start(definition=config(use("local", "local")), dependencies=["local"], components=[strict])
     status = app.wait(started)

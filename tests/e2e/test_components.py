@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import ADMIN_KEY, Server, convex, make_app, running
+from tests.e2e.harness import ADMIN_KEY, Server, convex, make_app, node, running
 
 #: The CLI generates a wrong path for the types of a component that is nested in a local one.
 UNTYPED = ("--typecheck", "disable")
@@ -68,6 +68,13 @@ def test_instances_have_tables_of_their_own(deployed: tuple[Path, Server]) -> No
     assert server.value("query", "main:get", {"name": "own"}) == [5, 20]
     assert server.value("query", "main:owners") == 2
     assert {"own=2", "own=5"} <= set(server.value("query", "main:notes"))
+
+
+def test_live_queries_follow_components(deployed: tuple[Path, Server]) -> None:
+    """A subscribed query is updated by commits of the components that it reads from, both at once, and by no others."""
+    app, server = deployed
+    [found] = node(app, "components.mjs", server)
+    assert found == {"seen": [[0, 0], [1, 10], [2, 20]], "places": ["second"]}
 
 
 def test_a_failed_call_is_rolled_back_alone(deployed: tuple[Path, Server]) -> None:
