@@ -9,21 +9,24 @@ Autobahn takes as long to load as all the rest of the server: it is loaded for t
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IReactorTime
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.web.http import Request
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from convex_backend.errors import BadRequest, ConvexError, Overloaded
-from convex_backend.sync.clients import identify
+from convex_backend.sync.clients import Client, identify
 from convex_backend.sync.metrics import SyncMetrics
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
     from convex_backend.sync.protocol import SyncFactory
     from convex_backend.sync.worker import Application
+
+#: 16 octets in base64 (RFC 6455 section 4.1).
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 @implementer(IResource)
@@ -79,12 +85,41 @@ class SyncResource:
         """See twisted.web: the body of an error, or ``NOT_DONE_YET``."""
         http = cast(Request, request)
         try:
-            self._check(http)
+            client = self._check(http)
         except ConvexError as error:
             return _refuse(http, error)
+        keys = http.requestHeaders.getRawHeaders(b"sec-websocket-key") or []
+        plain = not self.factory.negotiates or not http.requestHeaders.hasHeader(b"sec-websocket-extensions")
+        if plain and len(keys) == 1 and _KEY.fullmatch(keys[0]) and http.requestHeaders.hasHeader(b"host"):
+            return self._open(http, keys[0], client)
         return cast(int, self._upgrade.render(http))
 
-    def _check(self, request: Request) -> None:
+    def _open(self, request: Request, key: bytes, client: Client) -> int:
+        """Hand the connection of *request* over to a protocol of its own."""
+        protocol = self.factory.protocol()
+        protocol.factory = self.factory
+        channel: Any = request.channel
+        transport, channel.transport = channel.transport, None
+        # TLS is a transport, or stays between.
+        below = transport if isinstance(transport, ProtocolWrapper) else transport.protocol
+        if isinstance(below, ProtocolWrapper):
+            below.wrappedProtocol = protocol
+        else:
+            transport.protocol = protocol
+        address = transport.getPeer()
+        user_agent = request.getHeader(b"user-agent")
+        protocol.open_upgraded(
+            transport,
+            key,
+            client,
+            getattr(address, "host", None),
+            None if user_agent is None else user_agent.decode("latin-1"),
+        )
+        # It was paused while the request was handled.
+        transport.resumeProducing()
+        return NOT_DONE_YET
+
+    def _check(self, request: Request) -> Client:
         """:raises ConvexError: why the request cannot become a socket."""
         if request.method != b"GET":
             raise BadRequest("MethodNotGet", "Request method must be `GET`")
@@ -97,9 +132,10 @@ class SyncResource:
         if not request.getHeader(b"sec-websocket-key"):
             raise BadRequest("WebSocketKeyHeaderMissing", "`Sec-WebSocket-Key` header missing")
         header = request.getHeader(b"convex-client")
-        identify(request.uri.decode("latin-1"), None if header is None else header.decode("latin-1"))
+        client = identify(request.uri.decode("latin-1"), None if header is None else header.decode("latin-1"))
         if self._closing:
             raise Overloaded("ServerStopping", "The server is stopping. Try again later.")
+        return client
 
 
 def _tokens(request: Request, name: bytes) -> list[bytes]:

@@ -9,13 +9,16 @@ Source: ``sync.md`` sections 1.2 to 1.6 and 8.2; house rules on WebSockets.
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from autobahn.websocket.protocol import WebSocketProtocol
 from autobahn.websocket.types import ConnectionRequest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
@@ -43,6 +46,11 @@ FRAME_BYTES: Final = 1024 * 1024
 MAX_UNSENT_TRANSITIONS: Final = 2
 CONGESTED_BYTES: Final = 1024 * 1024
 
+#: RFC 6455 section 1.3.
+_HANDSHAKE_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_SWITCHING: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n"
+)
 _TEXT_FRAME: Final = 0x81
 _SHORT_HEADS: Final = tuple(bytes((_TEXT_FRAME, length)) for length in range(126))
 _pack_medium: Final = struct.Struct("!BBH").pack
@@ -54,6 +62,11 @@ class SyncProtocol(WebSocketServerProtocol):
     """One socket. An :class:`~convex_backend.sync.worker.Outlet` for its worker."""
 
     _log = Logger()
+
+    # Autobahn copies these from the factory to each protocol and prints them all for a log that nobody reads: a third of what a handshake costs.
+    # They are attributes of the class instead (:func:`_configured`).
+    CONFIG_ATTRS: ClassVar[list[str]] = []  # type: ignore[misc]
+    websocket_version = 13
 
     factory: SyncFactory
     # A TCP or TLS transport; no one interface names all that is used of it.
@@ -77,6 +90,29 @@ class SyncProtocol(WebSocketServerProtocol):
         self._reading = True
         #: When TCP was told to end once all is sent; ``None`` before.
         self._dropped_at: float | None = None
+
+    # -- the handshake ------------------------------------------------------------------------------------------------
+
+    def open_upgraded(self, transport: Any, key: bytes, client: Client, ip: str | None, user_agent: str | None) -> None:
+        """Begin as an open socket: the response to a handshake that :class:`~convex_backend.sync.endpoint.SyncResource` has checked, and in
+        which there is nothing to negotiate. Autobahn's own way would print the request and parse it once more.
+
+        :param transport: taken over from HTTP.
+        :param key: of the request, well formed.
+        """
+        self._peer_info = Peer(client, ip, user_agent)
+        self.transport = transport
+        self.connected = 1
+        self.factory.countConnections += 1
+        WebSocketProtocol._connectionMade(self)
+        self.websocket_protocol_in_use = None
+        self.websocket_extensions_in_use = []
+        self.inside_message = False
+        self.current_frame = None  # type: ignore[assignment]
+        accept = binascii.b2a_base64(hashlib.sha1(key + _HANDSHAKE_GUID, usedforsecurity=False).digest(), newline=False)
+        transport.write(_SWITCHING % accept)
+        self.state = self.STATE_OPEN
+        self.onOpen()
 
     # -- Autobahn's callbacks -----------------------------------------------------------------------------------------
 
@@ -275,7 +311,7 @@ class SyncFactory(WebSocketServerFactory):
     :param compression: accept ``permessage-deflate``; it costs a zlib state for each socket (E1).
     """
 
-    protocol = SyncProtocol  # type: ignore[assignment]
+    protocol: type[SyncProtocol] = SyncProtocol  # type: ignore[assignment]
     _log = Logger()
 
     def __init__(
@@ -297,13 +333,16 @@ class SyncFactory(WebSocketServerFactory):
             webStatus=False,
             failByDrop=False,
             echoCloseCodeReason=True,
-            openHandshakeTimeout=HANDSHAKE_SECONDS,
+            # The request is complete before a protocol is made; how long that takes is bounded by the HTTP channel.
+            openHandshakeTimeout=0,
             closeHandshakeTimeout=HANDSHAKE_SECONDS,
             autoFragmentSize=FRAME_BYTES,
             maxMessagePayloadSize=max_message_bytes,
             tcpNoDelay=True,
             perMessageCompressionAccept=_accept_deflate if compression else _decline,
         )
+        self.protocol = _configured(self.protocol, self)
+        self.negotiates = compression
         self.metrics = metrics
         self.clock = reactor
         self.closing = False
@@ -372,6 +411,15 @@ class SyncFactory(WebSocketServerFactory):
                 timer.cancel()
             for protocol in tuple(self.connections):
                 protocol.dropConnection(abort=True)
+
+
+def _configured(protocol: type[SyncProtocol], factory: SyncFactory) -> type[SyncProtocol]:
+    """A subclass that has the options of *factory*."""
+    options: dict[str, object] = {}
+    for name in WebSocketServerProtocol.CONFIG_ATTRS:
+        value = getattr(factory, name)
+        options[name] = staticmethod(value) if callable(value) else value
+    return type(protocol.__name__, (protocol,), options)
 
 
 async def _forever(loop: LoopingCall) -> None:
