@@ -1,7 +1,7 @@
 """Reconnect storms: all clients of a server come back at once, after a cut of the network and after ``kill -9`` with a restart.
 
 ``python -m benchmarks.sync_storm --sockets 5000``. Every client subscribes to the same query. The target is 10 s for 5,000 clients,
-from the first connect to the last result.
+from the first connect to the last result. With ``--sign-in`` each client authenticates in between.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import statistics
 from benchmarks.deployment import Bench, deployed
 from benchmarks.processes import memory, settle
 from benchmarks.report import heading, row
+from tests.e2e.harness import ADMIN_KEY
 
 _RUNS = 3
 
 
-def _return_of_all(bench: Bench, sockets: int) -> tuple[float, float]:
+def _return_of_all(bench: Bench, sockets: int, token: str | None) -> tuple[float, float]:
     """:returns: seconds until all are connected, and from then until all have their result."""
-    found = bench.load("subscribe", name="storm", port=bench.port, sockets=sockets, path="live:list")
+    found = bench.load("subscribe", name="storm", port=bench.port, sockets=sockets, path="live:list", token=token)
     return found["connect_seconds"], found["results_seconds"]
 
 
-def storm(sockets: int) -> None:
+def storm(sockets: int, sign_in: bool) -> None:
     """Both storms, and the memory of a client with its session and one subscription."""
     heading(
         f"reconnect storm of {sockets} clients of one query",
@@ -44,7 +45,7 @@ def storm(sockets: int) -> None:
                     bench.server.start()
                 settle(0.5)
                 before, used = memory(bench.pid)[0], bench.cpu()
-                connect, results = _return_of_all(bench, sockets)
+                connect, results = _return_of_all(bench, sockets, ADMIN_KEY if sign_in else None)
                 cpu = (bench.cpu() - used).python
                 settle(1.0)
                 runs.append((connect, results, connect + results, cpu, (memory(bench.pid)[0] - before) / sockets))
@@ -59,10 +60,11 @@ def main() -> None:
     """Parse the options and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sockets", type=int, default=5000)
-    sockets = parser.parse_args().sockets
+    parser.add_argument("--sign-in", action="store_true")
+    given = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    storm(sockets)
+    storm(given.sockets, given.sign_in)
 
 
 if __name__ == "__main__":
