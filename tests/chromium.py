@@ -52,10 +52,10 @@ def _command() -> tuple[list[str], dict[str, str]]:
 
 
 @contextmanager
-def showing(page: str, folder: Path) -> Iterator[None]:
+def showing(page: str, folder: Path, *flags: str) -> Iterator[None]:
     """A browser that shows *page* (an address).
 
-    :param folder: for its profile and its log, ``browser.log``.
+    :param folder: for its profile and its log, ``browser.log``. :param flags: more of the command line.
     """
     command, environment = _command()
     command += [
@@ -63,6 +63,7 @@ def showing(page: str, folder: Path) -> Iterator[None]:
         "--disable-gpu",
         "--disable-dev-shm-usage",
         f"--user-data-dir={folder / 'profile'}",
+        *flags,
         page,
     ]
     with open(folder / "browser.log", "wb") as log:

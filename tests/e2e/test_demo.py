@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests import npm_cache
+from tests import chromium, npm_cache
 from tests.e2e.harness import ADMIN_KEY, Server, node, running
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +73,15 @@ def open_tab(server: Server) -> Iterator[Tab]:
                 stream.close()
 
 
+def debugging_port(file: Path, seconds: float = 30) -> str:
+    """The port on which a browser that has just been started can be driven; it writes it into *file*."""
+    deadline = time.monotonic() + seconds
+    while not file.exists() or not (lines := file.read_text().splitlines()):
+        assert time.monotonic() < deadline, "the browser did not start"
+        time.sleep(0.05)
+    return lines[0]
+
+
 def bodies(shown: dict[str, Any]) -> list[str]:
     return [message["body"] for message in shown["messages"] if not message["pending"]]
 
@@ -110,10 +117,14 @@ def test_what_a_message_must_not_be_is_said(demo: Server) -> None:
         assert bodies(shown) == before
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+@pytest.mark.skipif(
+    not chromium.can_be_had(), reason="no Chromium on PATH, and none in an npm package for this machine"
+)
 def test_in_a_browser(demo: Server, chat_app: Path, tmp_path: Path) -> None:
     """A real browser shows the page, live, under its policy, and has nothing to complain of."""
-    before, after, last = node(chat_app, "demo_browser.mjs", demo, str(BROWSER), str(tmp_path))
+    with chromium.showing("about:blank", tmp_path, "--remote-debugging-port=0"):
+        port = debugging_port(tmp_path / "profile" / "DevToolsActivePort")
+        before, after, last = node(chat_app, "demo_browser.mjs", demo, port)
     assert after["shown"] == [*before["shown"], "from the browser"]
     assert last == {"complaints": []}
     assert demo.value("query", "messages:list")[-1]["body"] == "from the browser"

@@ -1,21 +1,7 @@
-// The demo's page in a real browser, driven over its debugging protocol: node demo_browser.mjs URL BROWSER PROFILE_FOLDER
+// The demo's page in a real browser, driven over its debugging protocol: node demo_browser.mjs URL PORT
 // Prints what the page shows when it is live, and after a message was sent by its form; then what the browser complained of.
-import { spawn } from "node:child_process";
-
-const [url, browserPath, profile] = process.argv.slice(2);
+const [url, port] = process.argv.slice(2);
 const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
-const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"];
-const browser = spawn(browserPath, [...flags, `--user-data-dir=${profile}`, "about:blank"], { stdio: ["ignore", "ignore", "pipe"] });
-process.on("exit", () => browser.kill("SIGKILL"));
-const port = await new Promise((resolve, reject) => {
-  let printed = "";
-  browser.stderr.on("data", (data) => {
-    printed += data;
-    const found = /ws:\/\/127\.0\.0\.1:(\d+)\//.exec(printed);
-    if (found) resolve(found[1]);
-  });
-  browser.on("exit", () => reject(new Error(`the browser ended:\n${printed}`)));
-});
 const tab = await (await fetch(`http://127.0.0.1:${port}/json/new?about:blank`, { method: "PUT" })).json();
 const socket = new WebSocket(tab.webSocketDebuggerUrl);
 await new Promise((resolve) => (socket.onopen = resolve));
