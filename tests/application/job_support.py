@@ -34,6 +34,7 @@ class JobWorld(World):
         seed: int = 1,
     ) -> None:
         super().__init__(seed=seed, persistence=persistence, steady=True)
+        self.seed = seed
         run(self.services.deployment_state.follow(self.db))
         facade: Any = self
         self.scheduler = Scheduler(
@@ -73,7 +74,8 @@ class JobWorld(World):
 
     def restart(self, **options: Any) -> JobWorld:
         """What a new process finds: nothing of this one but the file. Scripts stay deployed."""
-        world = JobWorld(persistence=self.persistence, start=False, seed=2, **options)
+        # Another seed: ids never repeat.
+        world = JobWorld(persistence=self.persistence, start=False, seed=self.seed + 1, **options)
         world.pool.scripts, world.directory.functions = self.pool.scripts, self.directory.functions
         world.timers.advance(self.timers.seconds())
         world.scheduler.start()
