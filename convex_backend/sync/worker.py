@@ -313,8 +313,6 @@ class SyncWorker:
             self._reject(error)
         except Exception as error:  # noqa: BLE001 - the provider's trouble is not the token's fault (section 6.2)
             self._log_unexpected(error)
-            if closing.is_expected(error):
-                self._log.warn("a token could not be verified: {error}", error=str(error))
             self._end(closing.INTERNAL)
         else:
             self._resume()

@@ -83,6 +83,8 @@ class Mutation:
         committer = self.world.stack.committer
         await self.world.turn()
         self.snapshot: Snapshot = committer.snapshots.open(committer.pending_ts)
+        # Every third one has told its snapshot's timestamp, so that it must not move.
+        self.fixed_ts: int | None = self.snapshot.ts if self.name % 3 == 2 else None
         self.reads = ReadSet()
         self.writes: dict[int, tuple[int, int] | None] = {}
         self.bases: dict[int, tuple[int, bytes] | None] = {}
@@ -102,6 +104,7 @@ class Mutation:
             changes = tuple(self._change(number) for number in self.writes)
             changes = tuple(c for c in changes if c.old_json is not None or c.new_json is not None)
             self.read_only = not changes
+            assert self.fixed_ts in (None, self.snapshot.ts)
             request = CommitRequest(self.snapshot.ts, self.reads, changes, lane=self.ticket, writer=f"m:{self.name}")
             self.ts = await committer.commit(request)
             self.seen = seen

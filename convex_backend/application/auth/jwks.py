@@ -160,6 +160,8 @@ class _Documents(Generic[T]):
         except ConvexError as error:
             kept = self._keep(url)
             kept.error, kept.failed_at = error, self._now()
+            # Here and not where tokens are refused: once for each time that the provider was asked.
+            self._log.warn("an auth provider cannot be used: {error}", error=error.message)
             raise
         kept = self._keep(url)
         kept.value, kept.at, kept.error = value, self._now(), None
