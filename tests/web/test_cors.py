@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from convex_backend.application.run_http_action import HttpAnswer
 from convex_backend.web.site_port import make_site_port
 from tests.web.support import Bench
 
@@ -69,7 +70,8 @@ def test_preflight(target: str) -> None:
 def test_http_actions(site_port: bool, target: str, method: str) -> None:
     """Under ``/http`` and on the site port nothing is added, and OPTIONS reaches the user's router."""
     bench = Bench(make_site_port) if site_port else Bench()
+    bench.application.http_answer = HttpAnswer(404, "text/plain; charset=utf-8", b"No matching routes found")
     answer = bench.ask(method, target, None, {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"})
-    assert answer.status == 404
-    assert answer.body == b"This Convex deployment does not have HTTP actions enabled."
+    assert (answer.status, answer.body) == (404, b"No matching routes found")
+    assert [action.request.method for action in bench.application.http_actions] == [method]
     assert not any(name.startswith("access-control") or name == "vary" for name in answer.headers)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from convex_backend.application.run_http_action import HttpAnswer
 from convex_backend.web.limits import CALL_BYTES, ECHO_BYTES, HTTP_ACTION_BYTES, MIB, PUSH_BYTES, SMALL_BYTES, body_cap
 from convex_backend.web.site_port import make_site_port
 from tests.web.support import Answer, Bench, Connection
@@ -125,6 +126,7 @@ def test_next_request_starts_anew() -> None:
 def test_http_action_too_large(site_port: bool) -> None:
     """HTTP actions take 20 MiB on either port; a larger body is 413 without CORS headers of ours."""
     bench = Bench(make_site_port) if site_port else Bench()
+    bench.application.http_answer = HttpAnswer(404, "text/plain; charset=utf-8", b"No matching routes found")
     target = "/upload" if site_port else "/http/upload"
     for size, status in ((HTTP_ACTION_BYTES, 404), (HTTP_ACTION_BYTES + 1, 413)):
         connection = bench.connect()
