@@ -25,6 +25,7 @@ from twisted.internet.defer import CancelledError
 from convex_backend.application import calls
 from convex_backend.application.action_lines import ActionLines
 from convex_backend.application.deployment_state import PAUSED_TEXT
+from convex_backend.application.deployment_state import PAUSED_TEXT
 from convex_backend.application.http_routing import NoTarget
 from convex_backend.application.run_action import ActionCalls
 from convex_backend.application.types import Caller, Identity
@@ -183,6 +184,8 @@ class HttpActionRun:
         found = await self._application.http_routing.find(request.method, request.path)
         if isinstance(found, NoTarget):
             return HttpAnswer(404, "text/plain; charset=utf-8", (NO_ROUTE if found.enabled else NOT_ENABLED).encode())
+        if services.deployment_state.paused:
+            return self._answer(FunctionError(PAUSED_TEXT))
         if services.deployment_state.paused:
             return self._answer(FunctionError(PAUSED_TEXT))
         target, function = found

@@ -272,5 +272,5 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         )
         for loop in (Scheduler, CronLoop)
     ]
-    site = make_site(application, sync, registry, reactor)
+    site = make_site(application, sync, registry, reactor, machinery.configuration.site_url)
     return WebFront(application, directory, sync, site, [*loops, files.collector])

@@ -92,6 +92,12 @@ OPTIONS: Final = (
     Option("cloud-origin", "CONVEX_CLOUD_ORIGIN", "http://127.0.0.1:PORT", "public URL of the main port"),
     Option("site-origin", "CONVEX_SITE_ORIGIN", "http://127.0.0.1:SITEPORT", "public URL of HTTP actions"),
     Option(
+        "site-url",
+        "CONVEX_DEV_SITE_URL",
+        "",
+        "URL of the front end's dev server, which gets every path of the main port that is not the backend's",
+    ),
+    Option(
         "disable-beacon", "DISABLE_BEACON", "", "accepted for compatibility: there is no beacon at all", is_flag=True
     ),
     Option("runners", "CONVEX_RUNNERS", "min(cores, 4)", "number of JavaScript processes for queries and mutations"),
@@ -170,6 +176,7 @@ class Configuration:
     admin_key: str | None = attrs.field(default=None, repr=False)
     cloud_origin: str | None = None
     site_origin: str | None = None
+    site_url: str | None = None
     runners: int = 1
     context_reuse: str = "off"
     action_timeout_seconds: float = DEFAULT_ACTION_TIMEOUT_SECONDS
@@ -253,6 +260,7 @@ def configure(
         admin_key=values.read("admin-key", check_literal_key, None),
         cloud_origin=cloud_origin,
         site_origin=site_origin,
+        site_url=values.read("site-url", parse_origin, None),
         runners=values.read("runners", parse_runners, min(cores or usable_cores(), 4)),
         context_reuse=values.read("context-reuse", parse_context_reuse, "off"),
         action_timeout_seconds=values.read("action-timeout", parse_timeout, DEFAULT_ACTION_TIMEOUT_SECONDS),

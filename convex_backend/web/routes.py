@@ -31,7 +31,17 @@ from convex_backend.web.routing import Front
 from convex_backend.web.scheduler_api import SchedulerApi
 from convex_backend.web.storage_api import StorageApi
 
-FAMILIES: Final[tuple[type[Any], ...]] = (PublicApi, MetaApi, DeployApi, DemoApi, LogsApi, StorageApi, SchedulerApi, AdminApi, NotYetApi)
+FAMILIES: Final[tuple[type[Any], ...]] = (
+    PublicApi,
+    MetaApi,
+    DeployApi,
+    DemoApi,
+    LogsApi,
+    StorageApi,
+    SchedulerApi,
+    AdminApi,
+    NotYetApi,
+)
 # Werkzeug compiles a function for each.
 _RULES_AT_ONCE: Final = 8
 
@@ -42,10 +52,12 @@ class Routes:
 
     :param fixed: leaves by (method, path), of the routes that have no variable part.
     :param matched: finds the route of any other request.
+    :param names: first segments of all paths.
     """
 
     fixed: Mapping[tuple[bytes, bytes], IResource]
     matched: Matched
+    names: frozenset[bytes]
 
 
 @attrs.frozen(slots=True, eq=False, repr=False)
@@ -78,7 +90,8 @@ def make_routes(front: Front, families: Iterable[type[Any]] = FAMILIES) -> Route
                 if route.is_fixed:
                     leaf = _Fixed(endpoint)
                     fixed.update({(method.encode(), route.path.encode()): leaf for method in methods})
-    return Routes(fixed, Matched(rules))
+    names = frozenset(rule.path.split("/")[1].encode() for rule in rules)
+    return Routes(fixed, Matched(rules), names)
 
 
 def _bare(status: int) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -32,6 +32,9 @@ from convex_backend.web.routes import Routes, make_routes
 from convex_backend.web.routing import Front
 from convex_backend.web.streamed_body import StreamedBody
 
+if TYPE_CHECKING:
+    from convex_backend.web.dev_proxy import DevSiteProxy
+
 CLIENT_GONE = "Client disconnected"
 _IDLE_SECONDS = 300
 
@@ -50,7 +53,16 @@ class LimitedRequest(Request):
     def streams_body(self) -> bool:
         """Whether the route takes bodies as they arrive; asked when the head is there."""
         target = getattr(self.channel, "_path", None)
-        return target is not None and _single_slash(target).startswith(STREAMED)
+        if target is None:
+            return False
+        path = _single_slash(target)
+        return path.startswith(STREAMED) or self._is_proxied(path)
+
+    def _is_proxied(self, path: bytes) -> bool:
+        """Whether the front end's dev server answers."""
+        channel: Any = self.channel
+        proxy: DevSiteProxy | None = channel.site.proxy
+        return proxy is not None and proxy.takes(path)
 
     def gotLength(self, length: int | None) -> None:
         """The head is there. :param length: of the body, ``None`` if only its end will show it."""
@@ -103,7 +115,7 @@ class LimitedRequest(Request):
         """The most bytes that the body may have, asked when its first bytes arrive."""
         # The request line is known to the channel before the body; without that private name the largest cap counts.
         target = getattr(self.channel, "_path", None)
-        return PUSH_BYTES if target is None else body_cap(_single_slash(target))
+        return PUSH_BYTES if target is None or self._is_proxied(target) else body_cap(_single_slash(target))
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep *data* unless the body has outgrown its route's cap."""
@@ -127,7 +139,7 @@ class LimitedRequest(Request):
     def process(self) -> None:
         """Answer what no route needs to see, else find the resource."""
         path = self.path = _single_slash(self.path)
-        users = path.startswith(b"/http/") or path == b"/http"
+        users = path.startswith(b"/http/") or path == b"/http" or self._is_proxied(path)
         if self.method == b"OPTIONS" and not users:
             cors.preflight(self)
         elif self.too_large:
@@ -159,10 +171,12 @@ class Root(Resource):
 
     :param sync: for ``/api/sync`` and ``/api/<version>/sync``.
     :param http: for everything under ``/http``.
+    :param proxy: for every path that is nobody's here.
     """
 
-    def __init__(self, routes: Routes, sync: IResource, http: IResource) -> None:
+    def __init__(self, routes: Routes, sync: IResource, http: IResource, proxy: DevSiteProxy | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._proxy = proxy
         self._fixed = routes.fixed
         self._matched = routes.matched
         self._sync = sync
@@ -170,6 +184,8 @@ class Root(Resource):
 
     def getChild(self, path: bytes, request: Any) -> IResource:
         """See ``IResource``."""
+        if self._proxy is not None and self._proxy.takes(request.path):
+            return self._proxy
         fixed = self._fixed.get((request.method, request.path))
         if fixed is not None:
             return fixed
@@ -195,6 +211,7 @@ class BackendSite(Site):
     """A site without an access log, and without parsing of forms that no route wants.
 
     :param front: the requests under way.
+    :param proxy: what answers on paths that are nobody's here.
     :ivar http: what serves ``/http``, for the site port.
     """
 
@@ -203,13 +220,20 @@ class BackendSite(Site):
     protocol = BackendChannel  # type: ignore[assignment]
 
     def __init__(
-        self, root: IResource, http: IResource, front: Front, reactor: Any, request: type[Request] = LimitedRequest
+        self,
+        root: IResource,
+        http: IResource,
+        front: Front,
+        reactor: Any,
+        request: type[Request] = LimitedRequest,
+        proxy: DevSiteProxy | None = None,
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             root, request, timeout=_IDLE_SECONDS, reactor=reactor, parsePOSTFormSubmission=False
         )
         self.http = http
         self.front = front
+        self.proxy = proxy
 
     def log(self, request: Any) -> None:
         """No line for each request: metrics count them."""
@@ -222,6 +246,8 @@ class BackendSite(Site):
         """Refuse new requests, answer long polls, and return when no request is under way."""
         self.front.stopping = True
         self.front.application.function_log.stop()
+        if self.proxy is not None:
+            self.proxy.close()
         await self.front.in_flight.idle()
 
     def cancel_requests(self) -> None:
@@ -229,12 +255,27 @@ class BackendSite(Site):
         self.front.give_up()
 
 
-def make_site(application: Application, sync: IResource, registry: CollectorRegistry, reactor: Any) -> BackendSite:
+def make_site(
+    application: Application,
+    sync: IResource,
+    registry: CollectorRegistry,
+    reactor: Any,
+    site_url: str | None = None,
+) -> BackendSite:
     """The protocol factory of the main port.
 
+    :param site_url: of the front end's dev server, which gets every path that is not ours.
     :param sync: serves ``/api/sync`` and ``/api/<version>/sync``; given from outside, since front ends do not know each other.
     """
     in_flight = InFlight()
     front = Front(application, RequestMetrics(registry, lambda: in_flight.count), in_flight, reactor)
     http = HttpActionResource(front, HttpActionMetrics(registry))
-    return BackendSite(Root(make_routes(front), sync, http), http, front, reactor)
+    routes = make_routes(front)
+    proxy: DevSiteProxy | None = None
+    if site_url is not None:
+        # Large modules, which most servers have no use for.
+        from convex_backend.web.dev_proxy import DevSiteProxy
+
+        # "/" is the page's: our own is only for those who look whether somebody is there.
+        proxy = DevSiteProxy(site_url, front, (routes.names | {b"http"}) - {b""}, reactor)
+    return BackendSite(Root(routes, sync, http, proxy), http, front, reactor, proxy=proxy)

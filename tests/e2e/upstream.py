@@ -93,6 +93,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.here -= 1
         self._answer(200, str(seen).encode())
 
+    def _socket(self) -> None:
+        """Switch protocols, then echo whatever comes."""
+        self.close_connection = True
+        self.send_response_only(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        shown = "\n".join(f"{name.lower()}: {value}" for name, value in self.headers.items())
+        self.wfile.write(shown.encode() + b"\n\n")
+        while data := self.connection.recv(65536):
+            self.connection.sendall(data)
+        self.server.cut_off.set()
+
     def _broken(self) -> None:
         """Less than was promised."""
         self.send_response(200)
@@ -131,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "/slow": self._slow,
                 "/wide": self._wide,
                 "/broken": self._broken,
+                "/socket": self._socket,
             }.get(path)
             if serve is None:
                 self._answer(404, b"not here")
