@@ -7,12 +7,13 @@ import re
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.e2e.harness import ADMIN_KEY, Server
+from tests.e2e.harness import ADMIN_KEY, Server, convex, make_app, running
 from tests.e2e.raw_http import RawClient, eventually
 
 MIB = 1024 * 1024
@@ -454,3 +455,19 @@ def test_time_limit(hasty_actions: Server) -> None:
         lambda: entries(server, "GET /never"), lambda got: any(one["kind"] == "Completion" for one in got)
     )
     assert lines(found) == [("LOG", "'opening'"), ("ERROR", text)]
+
+
+@pytest.mark.slow
+def test_prefix_of_the_app(tmp_path: Path) -> None:
+    """With ``httpPrefix`` the app's routes are below it and nowhere else; the URL that an action sees keeps it."""
+    app = make_app(tmp_path, "actions")
+    (app / "convex" / "convex.config.ts").write_text(
+        'import { defineApp } from "convex/server";\nexport default defineApp({ httpPrefix: "/v1/" });\n'
+    )
+    (tmp_path / "data").mkdir()
+    with running(tmp_path / "data") as server:
+        convex(app, server, "dev", "--once")
+        assert ask(server, "GET", "/v1/length") == (200, "hello")
+        assert ask(server, "GET", "/v1/files/deep/x") == (200, "long /v1/files/deep/x")
+        assert ask(server, "GET", "/length") == (404, "No matching routes found")
+        assert ask(server, "GET", "/v1/nope") == (404, "No matching routes found")
