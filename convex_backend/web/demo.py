@@ -49,7 +49,9 @@ class DemoApi:
     def _file(self, call: ApiCall, name: str) -> bytes:
         content = self.front.application.demo.page(name)
         if content is None:
-            raise NotFound("DemoNotRunning", "There is no demo here: start the server with --demo, with nothing deployed.")
+            raise NotFound(
+                "DemoNotRunning", "There is no demo here: start the server with --demo, with nothing deployed."
+            )
         headers = call.request.responseHeaders
         headers.setRawHeaders(b"content-security-policy", (_POLICY,))
         headers.setRawHeaders(b"cache-control", (b"no-cache",))

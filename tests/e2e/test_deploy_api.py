@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -264,6 +266,23 @@ def test_deploys_at_the_same_time(server: Server) -> None:
     refused = {(status, answer["code"]) for status, answer in answers if status != 200}
     assert refused <= {(409, "RaceDetected"), (400, "RaceDetected"), (400, "ConcurrentPush")}
     assert server.value("query", "v:which") in done
+
+
+def test_clients_that_go_away(server: Server) -> None:
+    """Whoever hangs up during a deploy leaves a deployment that is whole, and a server that has nothing to complain of."""
+    source = 'import {{ query }} from "./_generated/server";\nexport const which = query({{ handler: () => {} }});\n'
+    assert deploy(server, {"v.js": source.format(0)})[0] == 200
+    for number, delay in enumerate((0.0, 0.05, 0.2, 0.5), 1):
+        body = json.dumps({"adminKey": ADMIN_KEY, "functions": {"v.ts": source.format(number)}}).encode()
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            head = f"POST /api/deploy HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            time.sleep(delay)
+        assert server.value("query", "v:which") in range(number + 1)
+    assert deploy(server, {"v.js": source.format(9)})[0] == 200
+    assert server.value("query", "v:which") == 9
+    assert "a request failed" not in server.text()
+    assert "Traceback" not in server.text()
 
 
 def test_who_may_deploy(server: Server) -> None:
