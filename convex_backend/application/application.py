@@ -21,11 +21,12 @@ from convex_backend.application.types import Caller, CallResult, Identity, Mutat
 from convex_backend.errors import ConvexError
 
 if TYPE_CHECKING:
+    from convex_backend.application.ad_hoc_query import AdHocQueries
     from convex_backend.application.auth.signing import SigningKeys
     from convex_backend.application.auth.verify import Authenticator
     from convex_backend.application.demo import Demo
-    from convex_backend.application.deployed_app import DeployedAppReader
     from convex_backend.application.deploy import Deploy
+    from convex_backend.application.deployed_app import DeployedAppReader
     from convex_backend.application.directory import Directory
     from convex_backend.application.environment import EnvironmentVariables
     from convex_backend.application.file_storage import FileStorage
@@ -49,6 +50,7 @@ class Application:
         signing_keys: SigningKeys,
         *,
         simple_deploy: SimpleDeploy,
+        ad_hoc_queries: AdHocQueries,
         rollbacks: Rollbacks,
         demo: Demo,
         deployed_app: DeployedAppReader,
@@ -57,6 +59,7 @@ class Application:
         self.services = services
         self.keys = keys
         self.simple_deploy = simple_deploy
+        self.ad_hoc_queries = ad_hoc_queries
         self.rollbacks = rollbacks
         self.demo = demo
         self.deployed_app = deployed_app

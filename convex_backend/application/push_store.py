@@ -8,7 +8,8 @@ queries at an older timestamp and pushes under way may still need it. Source: ``
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -129,12 +130,16 @@ class PushStore:
         self._database = database
         #: Hashes of texts that somebody besides the module rows still needs (the history of pushes).
         self.texts_in_use: Callable[[Transaction], Awaitable[set[str]]] | None = None
+        self._lent: list[Mapping[str, ModuleText]] = []
 
     async def module_text(self, hash: str) -> ModuleText:
         """The text of a module by the hash of its runnable form, for runner pools.
 
         :raises KeyError: there is none.
         """
+        for texts in self._lent:
+            if hash in texts:
+                return texts[hash]
         # At the newest pending commit: a mutation's snapshot may see a push that is not durable yet, and texts never change.
         transaction = self._database.begin("system")
         try:
@@ -144,6 +149,16 @@ class PushStore:
         if text is None:
             raise KeyError(hash)
         return text
+
+    @contextmanager
+    def lent(self, texts: Iterable[ModuleText]) -> Iterator[None]:
+        """While it is open, :meth:`module_text` knows *texts* too, which are part of no deployment."""
+        known = {text.hash: text for text in texts}
+        self._lent.append(known)
+        try:
+            yield
+        finally:
+            self._lent[:] = [one for one in self._lent if one is not known]
 
     async def text(self, transaction: Transaction, hash: str) -> ModuleText | None:
         """Likewise inside *transaction*; ``None`` when there is none."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
+from convex_backend.application.ad_hoc_query import AdHocQueries
 from convex_backend.application.application import Application
 from convex_backend.application.auth.config import DeployedProviders
 from convex_backend.application.auth.fetch import HttpFetcher
@@ -232,6 +233,9 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         history=history,
     )
     simple_deploy = SimpleDeploy(deploy=deploy, analyzer=machinery.analyzer, read_library=read_library)
+    ad_hoc_queries = AdHocQueries(
+        services=services, store=store, analyzer=machinery.analyzer, read_library=read_library
+    )
     rollbacks = Rollbacks(database=database, history=history, deploy=deploy)
     demo = Demo(database=database, store=store, history=history, simple_deploy=simple_deploy, read_files=read_demo)
     deployed_app = DeployedAppReader(database=database, store=store, history=history, server_version=settings.version)
@@ -256,6 +260,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         authenticator,
         signing_keys,
         simple_deploy=simple_deploy,
+        ad_hoc_queries=ad_hoc_queries,
         rollbacks=rollbacks,
         demo=demo,
         deployed_app=deployed_app,

@@ -31,7 +31,6 @@ NOT_YET: dict[str, tuple[tuple[str, str], ...]] = {
         ("POST", "/api/perform_import"),
         ("POST", "/api/cancel_import"),
     ),
-    "The test-function endpoint": (("POST", "/api/run_test_function"),),
     "Changing the canonical URL": (("POST", "/api/update_canonical_url"), ("POST", "/api/v1/update_canonical_url")),
     "Application metrics": (("GET", "/api/app_metrics/<path:rest>"),),
     "Streaming export": (

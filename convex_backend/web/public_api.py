@@ -5,6 +5,7 @@
 ``GET /api/query``                    ``?path=&args=&format=`` → R
 ``POST /api/function``                ``{componentPath?, path, format?, args}`` → R, admin only, any kind
 ``POST /api/run/<module>/<function>`` ``{args, format?}`` → R, any kind
+``POST /api/run_test_function``       ``{bundle: {path, source}, args, format?, componentId?}`` → R, admin only
 ``POST /api/query_ts``                → ``{ts}``
 ``POST /api/query_at_ts``             ``{path, format?, args, ts}`` → R
 ``POST /api/query_batch``             ``{queries: [{path, format?, args}]}`` → ``{results: [R]}``
@@ -151,6 +152,20 @@ class PublicApi:
             raise bad_shape("componentPath: invalid type, expected a string")
         result = await self.front.application.run_function(
             path, args, call.identity, call.caller, component_path=component
+        )
+        return render(result, form)
+
+    @api_route(app, "/api/run_test_function", auth=Auth.ADMIN)
+    async def run_test_function(self, call: ApiCall) -> bytes:
+        """Run a query that is sent along."""
+        fields = call.fields()
+        component = fields.get("componentId")
+        if component is not None and not isinstance(component, str):
+            raise bad_shape("componentId: invalid type, expected a string")
+        bundle = call.field("bundle", dict, "an object")
+        form = _format(call, fields)
+        result = await self.front.application.ad_hoc_queries.run(
+            bundle, _args(fields), component, call.identity, call.caller
         )
         return render(result, form)
 

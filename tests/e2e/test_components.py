@@ -214,14 +214,68 @@ def test_the_cli_looks_into_components(deployed: tuple[Path, Server]) -> None:
     assert "main.js:addCaught" in convex(app, server, "function-spec")
 
 
+TEST_QUERY = """
+import { query } from "convex:/_system/repl/wrappers.js";
+export default query({ handler: async (ctx, args) => { console.log("asked"); return BODY; } });
+"""
+
+
+def inline(server: Server, body: str, component: str | None = None, **more: Any) -> Any:
+    """The answer to a query that is sent along."""
+    key = {"Authorization": f"Convex {ADMIN_KEY}"}
+    request = {
+        "bundle": {"path": "testQuery.js", "source": more.pop("source", TEST_QUERY.replace("BODY", body))},
+        "args": more.pop("args", {}),
+        "format": "convex_encoded_json",
+        "componentId": component,
+    }
+    status, _, answer = server.request("POST", "/api/run_test_function", request, key)
+    assert status == 200, answer
+    return json.loads(answer)
+
+
+def component_ids(server: Server) -> dict[str, str]:
+    """Document ids of all components by path."""
+    key = {"Authorization": f"Convex {ADMIN_KEY}"}
+    query = {"path": "_system/frontend/components:list", "format": "json", "args": {}}
+    _, _, listed = server.request("POST", "/api/query", query, key)
+    return {one["path"]: one["id"] for one in json.loads(listed)["value"]}
+
+
+def test_queries_that_are_not_deployed(deployed: tuple[Path, Server]) -> None:
+    """A query that is sent along runs in the app or in a component, with arguments, lines and errors; it cannot write, and is for admins."""
+    app, server = deployed
+    server.value("mutation", "main:add", {"name": "inline", "by": 4})
+    find = 'await ctx.db.query("counts").filter((q) => q.eq(q.field("name"), args.name)).collect()'
+    answer = inline(server, find, component_ids(server)["second"], args={"name": "inline"})
+    assert [one["value"] for one in answer["value"]] == [10]
+    assert answer["logLines"] == ["[LOG] 'asked'"]
+    assert inline(server, "(await ctx.db.query('counts').first()) !== null")["value"] is True
+    assert inline(server, "process.env.GREETING", component_ids(server)["second"])["value"] == "from the app"
+    assert "no such thing" in inline(server, "(() => { throw new Error('no such thing'); })()")["errorMessage"]
+    assert "ctx.db.insert is not a function" in inline(server, "ctx.db.insert('counts', {})")["errorMessage"]
+    for source, text in (
+        ("export default 1 +;", "SyntaxError"),
+        ("export const x = 1;", "Couldn't find a query in the default export"),
+        ('import "./main.js";', "Couldn't find JavaScript module 'main.js'"),
+        (
+            'import { mutationGeneric } from "convex/server"; export default mutationGeneric(async () => 1);',
+            "defined as Mutation",
+        ),
+    ):
+        assert text in inline(server, "", source=source)["errorMessage"]
+    request = {"bundle": {"path": "testQuery.js", "source": TEST_QUERY.replace("BODY", "1")}, "args": {}}
+    assert server.request("POST", "/api/run_test_function", request)[0] == 403
+    output = convex(app, server, "run", "--component", "counter", "--inline-query", "return 6 * 7")
+    assert output.strip().endswith("42")
+
+
 def test_unmount_remount_and_delete(deployed: tuple[Path, Server]) -> None:
     """A push without a mount keeps its data and handles for a later one; what is mounted cannot be deleted."""
     app, server = deployed
     handles = server.value("query", "main:handles")
     key = {"Authorization": f"Convex {ADMIN_KEY}"}
-    query = {"path": "_system/frontend/components:list", "format": "json", "args": {}}
-    _, _, listed = server.request("POST", "/api/query", query, key)
-    [identifier] = [one["id"] for one in json.loads(listed)["value"] if one["path"] == "second"]
+    identifier = component_ids(server)["second"]
     status, _, answer = server.request("POST", "/api/delete_component", {"componentId": identifier}, key)
     assert (status, json.loads(answer)["code"]) == (400, "ComponentMustBeUnmounted")
     server.value("mutation", "main:add", {"name": "kept", "by": 1})
