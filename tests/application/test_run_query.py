@@ -146,7 +146,7 @@ def test_a_lost_child_does_not_lose_what_was_read() -> None:
 
 
 def test_redaction_hides_texts_and_lines_but_not_from_admins() -> None:
-    """With redaction on, clients get only the request id; admins get everything."""
+    """Statement 46: errors begin with the request id; with redaction on, clients get nothing else, and admins everything."""
     world = World(redact=True)
 
     async def fail(function: Function, args: Any) -> Any:
