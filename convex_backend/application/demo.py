@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CLIENT: Final = "demo"
 _ROOT: Final = 0
+_SCHEMA: Final = "schema.js"
 
 
 class DemoState(Enum):
@@ -26,7 +27,7 @@ class DemoState(Enum):
     DEPLOYED = "deployed"
     """The deployment was empty; it has the demo now."""
     PRESENT = "present"
-    """The demo was deployed at an earlier start, and nothing else since."""
+    """The demo was deployed at an earlier start, and nothing else since; functions of an older version were replaced."""
     NOT_EMPTY = "not empty"
     """There is an app or there are tables: nothing was touched."""
 
@@ -70,7 +71,7 @@ class Demo:
         if state is DemoState.NOT_EMPTY:
             return state
         files = self._read_files()
-        if state is DemoState.DEPLOYED:
+        if state is DemoState.DEPLOYED or not await self._is_current(files):
             caller = Caller("HttpApi", _CLIENT, None, "0" * 16)
             await self._simple_deploy.deploy({"functions": files.functions, "message": "The demo"}, SYSTEM, caller)
         self._pages = files.pages
@@ -79,6 +80,21 @@ class Demo:
     def page(self, name: str) -> bytes | None:
         """A file of the demo's page; ``None`` when there is none, or no demo."""
         return self._pages.get(name)
+
+    async def _is_current(self, files: DemoFiles) -> bool:
+        """Whether the deployed functions are those of *files*."""
+        transaction = self._database.begin("query")
+        try:
+            modules = await self._store.modules(transaction, _ROOT)
+            for path, source in files.functions.items():
+                if path == _SCHEMA:
+                    continue
+                text = await self._store.text(transaction, modules[path].hash) if path in modules else None
+                if text is None or text.source.decode() != source:
+                    return False
+            return True
+        finally:
+            transaction.close()
 
     async def _state(self) -> DemoState:
         transaction = self._database.begin("query")
