@@ -117,6 +117,22 @@ class Mutations:
         key: MutationKey | None,
         bracket: Bracket | None = None,
     ) -> CallResult:
+        committer = self._services.database.committer
+        committer.siblings += 1
+        try:
+            return await self._run_counted(wanted, args, identity, caller, key, bracket)
+        finally:
+            committer.siblings -= 1
+
+    async def _run_counted(
+        self,
+        wanted: calls.Target,
+        args: bytes,
+        identity: Identity,
+        caller: Caller,
+        key: MutationKey | None,
+        bracket: Bracket | None,
+    ) -> CallResult:
         database = self._services.database
         lanes = database.committer.lanes
         key_waited_for: Point | None = None
@@ -127,8 +143,14 @@ class Mutations:
             expected = points_of(likely, database.catalogs.newest, calls.ROOT)
             key_waited_for = await database.start_gate.enter(expected)
         ticket = lanes.ticket(named=likely)
+
+        def leave() -> None:
+            nonlocal key_waited_for
+            left, key_waited_for = key_waited_for, None
+            database.start_gate.leave(left)
+
+        ticket.on_pending = leave
         ahead = not habits.is_strict(function)
-        database.committer.siblings += 1
         conflicts = 0
         tries = 0
         name = (wanted.component_path, wanted.path.canonical)
@@ -164,10 +186,9 @@ class Mutations:
                     if conflicts >= (MAX_OWN_CONFLICTS if own else MAX_CONFLICTS):
                         raise
         finally:
-            database.committer.siblings -= 1
-            ticket.on_wait = None
+            ticket.on_wait = ticket.on_pending = None
             ticket.release_all()
-            database.start_gate.leave(key_waited_for)
+            leave()
 
     def _note_tells_snapshot(self, name: tuple[str, str]) -> None:
         if len(self._tells_snapshot) >= MAX_TELLING:

@@ -132,7 +132,7 @@ class Committer:
         self._queued_bytes = 0
         self._in_write = 0
         self._writing = False
-        #: Mutations that run now; kept by whoever runs them.
+        #: Mutations that run now, or wait to begin; kept by whoever runs them.
         self.siblings = 0
         self._company: Deferred[None] | None = None
         self._recovering = False
@@ -354,6 +354,8 @@ class Committer:
         self._queued_bytes += size
         if ticket is not None:
             ticket.release_all()
+            if ticket.on_pending is not None:
+                ticket.on_pending()
         if not self._writing:
             self._writing = True
             run_detached("the commit writer", self._write_groups())

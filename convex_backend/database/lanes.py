@@ -109,10 +109,11 @@ class LaneTicket:
     :ivar conflicts: how often a run of it was overtaken.
     :ivar named: documents that the mutation is likely to read.
     :ivar expected: keys that an earlier run of it came to need before it gave up.
+    :ivar on_pending: told when the mutation's commit is pending, and its lanes are others'.
     :ivar on_wait: told when a wait begins and when it ends, however it ends.
     """
 
-    __slots__ = ("age", "conflicts", "expected", "gave_up", "lanes", "named", "on_wait", "owned", "waits")
+    __slots__ = ("age", "conflicts", "expected", "gave_up", "lanes", "named", "on_pending", "on_wait", "owned", "waits")
 
     def __init__(self, lanes: Lanes, age: int, named: Sequence[NamedDocument] = ()) -> None:
         self.lanes = lanes
@@ -121,6 +122,7 @@ class LaneTicket:
         self.expected: dict[Point | Interval, None] = {}
         self.conflicts = 0
         self.gave_up = False
+        self.on_pending: Callable[[], None] | None = None
         self.on_wait: Callable[[bool], None] | None = None
         self.owned: dict[Lane, None] = {}
         self.waits: list[_Wait] = []

@@ -10,6 +10,7 @@ Source: ``runtime.md`` section 5.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
@@ -74,8 +75,11 @@ def encode_id(table_number: int, internal_id: bytes) -> str:
     return text[:length]
 
 
+@lru_cache(maxsize=8192)
 def decode_id(text: str) -> tuple[int, bytes]:
-    """:returns: the table number and the 16 bytes of the internal id.
+    """A transaction decodes the ids that it works with several times, and those of hot documents come again and again: the last ones are kept.
+
+    :returns: the table number and the 16 bytes of the internal id.
     :raises InvalidId: when *text* is not an id in its one canonical spelling.
     """
     length = len(text)

@@ -179,7 +179,7 @@ OTHER_TABLE = "0400000000000000000000000000248"
 values = st.one_of(
     st.integers(-5, 5),
     st.sampled_from(
-        ["x", 'a"b\\', "é", " , } ", True, None, 1e21, {"b": 1, "a": [2]}, [], {}, {"$integer": "AQAAAAAAAAA="}]
+        ["x", 'a"b\\', "é", " , } ", True, None, 1e21, {"a": [2], "b": {"c": 1}}, [], {}, {"$integer": "AQAAAAAAAAA="}]
     ),
     st.sampled_from([{"$bad": 1}, {"$integer": "no"}]),
 )

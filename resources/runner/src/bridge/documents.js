@@ -112,7 +112,7 @@ function writeHere(node) {
   return true;
 }
 
-/** The document's text after a write, or null when that is not easily told. */
+/** The document's text after a write, or null when that is not easily told. Names inside of fields stand as they were given: npm sorts them. */
 function afterWrite(node, asked, old) {
   if (node.op === "1.0/remove") return "null";
   if (node.args.length > MAX_CHARACTERS) return null;
