@@ -1,10 +1,6 @@
 // One tab of the demo: the served page in a DOM, with the real client and a real socket. Told what to do by lines on standard input:
 // "say TEXT" sends a message by the form, "like N" presses the N-th like button, "state" prints what the page shows, "end" ends.
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { pathToFileURL } from "node:url";
 import { JSDOM } from "jsdom";
 
 const url = process.argv[2];
@@ -16,11 +12,10 @@ const get = async (path) => {
 const dom = new JSDOM(await get("/demo"), { url: `${url}/demo`, pretendToBeVisual: true });
 dom.window.scrollTo = () => {};
 for (const name of ["window", "document", "location", "sessionStorage"]) globalThis[name] = dom.window[name] ?? dom.window;
-// The files as they are served; only the import's address, which a file cannot have, is another.
-const folder = mkdtempSync(join(tmpdir(), "demo-tab-"));
-writeFileSync(join(folder, "convex.mjs"), await get("/demo/convex.js"));
-writeFileSync(join(folder, "page.mjs"), (await get("/demo/page.js")).replace('"/demo/convex.js"', '"./convex.mjs"'));
-await import(pathToFileURL(join(folder, "page.mjs")));
+// The files as they are served; only the import's address, which means nothing here, is another.
+const module = (text) => `data:text/javascript;base64,${Buffer.from(text).toString("base64")}`;
+const client = module(await get("/demo/convex.js"));
+await import(module((await get("/demo/page.js")).replace('"/demo/convex.js"', JSON.stringify(client))));
 
 const element = (id) => document.getElementById(id);
 const state = () => ({
