@@ -50,9 +50,9 @@ class Tab:
 
 
 @contextmanager
-def open_tab(server: Server) -> Iterator[Tab]:
-    """The page of *server* in a DOM of its own process, live."""
-    script = npm_cache.installed() / "demo_tab.mjs"
+def open_tab(server: Server, folder: Path) -> Iterator[Tab]:
+    """The page of *server* in a DOM of its own process, live. *folder* has ``node_modules``."""
+    script = folder / "demo_tab.mjs"
     shutil.copy(Path(__file__).parent / "clients" / script.name, script)
     process = subprocess.Popen(
         [npm_cache.NODE, script, server.url],
@@ -86,10 +86,10 @@ def bodies(shown: dict[str, Any]) -> list[str]:
     return [message["body"] for message in shown["messages"] if not message["pending"]]
 
 
-def test_two_tabs_stay_in_step(demo: Server) -> None:
+def test_two_tabs_stay_in_step(demo: Server, chat_app: Path) -> None:
     """What one tab sends, it shows at once as pending and both show soon; likes from both are all counted."""
     with ExitStack() as stack:
-        one, two = (stack.enter_context(open_tab(demo)) for _ in range(2))
+        one, two = (stack.enter_context(open_tab(demo, chat_app)) for _ in range(2))
         assert two.until(lambda shown: shown["empty"])["messages"] == []
         sent = one.do("say", "Ada", "hello <b>there</b>")
         assert sent["messages"] == [{"author": "Ada", "body": "hello <b>there</b>", "likes": "♥ 0", "pending": True}]
@@ -105,11 +105,11 @@ def test_two_tabs_stay_in_step(demo: Server) -> None:
         assert two.until(lambda shown: shown["status"] == "Live")["problem"] is None
 
 
-def test_what_a_message_must_not_be_is_said(demo: Server) -> None:
+def test_what_a_message_must_not_be_is_said(demo: Server, chat_app: Path) -> None:
     """The functions check what they get; the page shows their words and drops the pending message."""
     answer = demo.call("mutation", "messages:send", {"author": "a", "body": " "})
     assert answer["errorData"] == "A message needs a name and a text."
-    with open_tab(demo) as tab:
+    with open_tab(demo, chat_app) as tab:
         before = bodies(tab.until(lambda shown: not any(message["pending"] for message in shown["messages"])))
         tab.do("say", "Ada", "x" * 501)
         shown = tab.until(lambda shown: shown["problem"] is not None)
