@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from convex_backend.application import push_components, push_request
 from convex_backend.application.deletion import Deletion
 from convex_backend.errors import BadRequest, ConvexError
 from convex_backend.values.paths import FunctionPath
@@ -552,3 +553,87 @@ def test_a_caller_is_told_when_a_component_goes(app: Deployment) -> None:
         if wanted:
             with_local(app)
             assert len(hits) == 1
+
+
+def test_limits_count_components_too(app: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of modules is bounded for each definition, their size for all together, instances and their nesting for the tree."""
+    local = component("local", *(module(f"m{number}.js") for number in range(5)))
+    request: dict[str, Any] = {
+        "definition": config(use("a", "local"), use("b", "local")),
+        "dependencies": ["local"],
+        "components": [local],
+    }
+    app.start(**request)
+    with monkeypatch.context() as patch:
+        patch.setattr(push_request, "MAX_MODULES", 4)
+        assert refusal(lambda: app.start(**request)) == ("InvalidModules", "Too many function files. Maximum: 4.")
+        patch.setattr(push_request, "MAX_MODULES", 5)
+        app.start(**request)
+    with monkeypatch.context() as patch:
+        patch.setattr(push_request, "MAX_MODULE_BYTES", 100)
+        code, text = refusal(lambda: app.start(**request))
+        assert (code, text.startswith("Total module size exceeded: ")) == ("ModulesTooLarge", True)
+    with monkeypatch.context() as patch:
+        patch.setattr(push_components, "MAX_INSTANCES", 3)
+        app.start(**request)
+        patch.setattr(push_components, "MAX_INSTANCES", 2)
+        assert refusal(lambda: app.start(**request))[0] == "TypecheckError"
+    nested = [
+        component(
+            f"c{level}", config=component_config(f"c{level}", use("x", f"c{level + 1}")), dependencies=[f"c{level + 1}"]
+        )
+        for level in range(3)
+    ]
+    deep: dict[str, Any] = {
+        "definition": config(use("x", "c0")),
+        "dependencies": ["c0"],
+        "components": [*nested, component("c3")],
+    }
+    app.start(**deep)
+    monkeypatch.setattr(push_components, "MAX_DEPTH", 3)
+    assert "at most 3 inside each other" in refusal(lambda: app.start(**deep))[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"definitionPath": ""}, "BadJsonBody"),
+        ({"definitionPath": 1}, "BadJsonBody"),
+        ({"definition": None}, "BadJsonBody"),
+        ({"dependencies": [1]}, "BadJsonBody"),
+        ({"functions": {}}, "BadJsonBody"),
+        ({"udfServerVersion": None}, "BadJsonBody"),
+        ({"functions": [module("../x.js")]}, "BadConvexModuleIdentifier"),
+        ({"functions": [THINGS, THINGS]}, "InvalidModules"),
+    ],
+)
+def test_malformed_definitions(app: Deployment, change: dict[str, Any], code: str) -> None:
+    """A component definition of the wrong shape is refused before anything is evaluated."""
+    request = app.request(definition=config(), components=[{**component("local", THINGS), **change}])
+    assert refusal(lambda: run(app.deploy.start_push(request)))[0] == code
+    assert app.analyzer.log == []
+
+
+@pytest.mark.parametrize(
+    ("definition", "code"),
+    [
+        ({"definitionType": {"type": "app"}}, "InvalidDefinition"),
+        ({"definitionType": {"type": "childComponent", "name": "not a name", "args": []}}, "InvalidDefinition"),
+        ({"definitionType": "childComponent"}, "InvalidDefinition"),
+        ({**component_config("x"), "childComponents": {}}, "InvalidDefinition"),
+        ({**component_config("x"), "envVars": [["A"]]}, "InvalidDefinition"),
+        (
+            {**component_config("x"), "envVars": [["A", {"type": "value", "value": '{"type":"number"}'}]]},
+            "InvalidEnvVarDeclaration",
+        ),
+        ({**component_config("x"), "childComponents": [{"name": "y"}]}, "TypecheckError"),
+        ({**component_config("x"), "httpMounts": {"/a": "nonsense"}}, "TypecheckError"),
+        ({**component_config("x"), "childComponents": [{**use("y", "x"), "args": [1]}]}, "TypecheckError"),
+    ],
+)
+def test_definitions_that_are_none(app: Deployment, definition: Any, code: str) -> None:
+    """What a definition exports is checked, whoever made it."""
+    local = component("x", THINGS, config=definition)
+    assert (
+        refusal(lambda: app.start(definition=config(use("x", "x")), dependencies=["x"], components=[local]))[0] == code
+    )
