@@ -52,6 +52,8 @@ _SWITCHING: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n"
 )
 _TEXT_FRAME: Final = 0x81
+_PONG_FRAME: Final = 0x8A
+_PING: Final = b"\x89\x00"
 _SHORT_HEADS: Final = tuple(bytes((_TEXT_FRAME, length)) for length in range(126))
 _pack_medium: Final = struct.Struct("!BBH").pack
 _pack_long: Final = struct.Struct("!BBQ").pack
@@ -138,7 +140,7 @@ class SyncProtocol(WebSocketServerProtocol):
         self.transport.unregisterProducer()
         self._counted = isinstance(self.transport, FileDescriptor) and not getattr(self.transport, "TLS", False)
         self.transport.registerProducer(self, not self._counted)
-        self.sendPing()
+        self.transport.write(_PING)
         self.factory.opened(self)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -188,7 +190,43 @@ class SyncProtocol(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the peer: it is alive. Autobahn's own method would format a line of debugging first."""
         self._heard = True
-        self._dataReceived(data)
+        if self.state == self.STATE_OPEN and not (self.data or self.inside_message) and self.current_frame is None:
+            data = self._take_messages(data)
+        if data:
+            self._dataReceived(data)
+
+    def _take_messages(self, data: bytes) -> bytes:
+        """Handle what nearly all bytes are: text messages of one whole frame, and pongs. It must be called between messages.
+
+        :returns: the rest, beginning with anything else: it is Autobahn's to read, or to refuse.
+        """
+        at, end, limit = 0, len(data), self.maxMessagePayloadSize
+        while end - at >= 6:
+            first, length, start = data[at], data[at + 1] - 0x80, at + 6
+            if length == 126 and first == _TEXT_FRAME and end - at >= 8:
+                length, start = data[at + 2] << 8 | data[at + 3], at + 8
+                if length < 126:
+                    break
+            elif not 0 <= length < 126:
+                break
+            stop = start + length
+            if stop > end:
+                break
+            if first == _TEXT_FRAME:
+                if self._perMessageCompress is not None or 0 < limit < length:
+                    break
+                payload = _unmasked(data[start - 4 : start], data[start:stop])
+                if payload is None:
+                    break
+                at = stop
+                self.onMessage(payload, False)
+                if self.state != self.STATE_OPEN:
+                    break
+            elif first == _PONG_FRAME:
+                at = stop
+            else:
+                break
+        return data[at:] if at else data
 
     def onMessageEnd(self) -> None:
         """A whole message. Autobahn's own method would also look for event listeners, which costs more than the parsing."""
@@ -298,7 +336,7 @@ class SyncProtocol(WebSocketServerProtocol):
             return
         worker.tick(now)
         if ping:
-            self.sendPing()
+            self.transport.write(_PING)
         if now - self._spoke_at >= APPLICATION_PING_SECONDS:
             self.send(messages.PING)
 
@@ -411,6 +449,19 @@ class SyncFactory(WebSocketServerFactory):
                 timer.cancel()
             for protocol in tuple(self.connections):
                 protocol.dropConnection(abort=True)
+
+
+def _unmasked(mask: bytes, payload: bytes) -> bytes | None:
+    """The text under *mask*; ``None`` if it is not UTF-8."""
+    length = len(payload)
+    key = (mask * (length // 4 + 1))[:length]
+    text = (int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")).to_bytes(length, "little")
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return None
+    return text
 
 
 def _configured(protocol: type[SyncProtocol], factory: SyncFactory) -> type[SyncProtocol]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import StringTransport
@@ -115,6 +118,45 @@ def test_frame_lengths(size: int) -> None:
     assert socket.live is not None
     socket.live.push(T0, (0, result(big(size))))
     assert socket.read()[0]["modifications"][0]["value"] == "x" * size
+
+
+def masked_frame(payload: bytes, mask: bytes, opcode: int = 1, fin: bool = True) -> bytes:
+    """A client's frame under any mask."""
+    plain = client_frame(payload, opcode, fin)
+    head = plain[: len(plain) - len(payload) - 4]
+    return head + mask + bytes(octet ^ mask[at % 4] for at, octet in enumerate(payload))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.randoms(use_true_random=False))
+def test_messages_are_the_same_however_bytes_are_chopped(dice: random.Random) -> None:
+    """13: messages of every length and mask, whole and in fragments, between pings and pongs, arrive in order, wherever TCP cuts."""
+    stream, sent, pings = b"", [], 0
+    for number in range(dice.randint(1, 12)):
+        text = dice.choice(["", "x", "é€𝒳"]) * dice.choice([0, 1, 40, 41, 42, 43, 125, 126, 127, 5000, 70_000])
+        message = orjson.dumps(action(number, args=[{"text": text}]))
+        mask = dice.randbytes(4)
+        if dice.random() < 0.3:
+            cut = dice.randint(0, len(message))
+            stream += masked_frame(message[:cut], mask, fin=False)
+            stream += masked_frame(b"", mask, opcode=dice.choice([9, 10]))
+            pings += stream[-6] == 0x89
+            stream += masked_frame(message[cut:], mask, opcode=0)
+        else:
+            stream += masked_frame(message, mask)
+        sent.append({"text": text})
+        for _ in range(dice.randint(0, 2)):
+            stream += masked_frame(b"late", mask, opcode=10)
+    server = Server()
+    socket = server.open()
+    socket.read_frames()
+    at = 0
+    while at < len(stream):
+        step = dice.choice([1, 2, 3, 6, 7, 100, 10_000, len(stream)])
+        socket.send_bytes(stream[at : at + step])
+        at += step
+    assert [orjson.loads(call.args)[0] for call in server.application.actions] == sent
+    assert [frame.opcode for frame in socket.read_frames()] == [10] * pings
 
 
 def test_large_messages_from_the_client() -> None:
