@@ -26,12 +26,11 @@ const HEAD_BYTES = 20;
  * @param {number} call
  * @param {number} seq
  * @param {string} meta JSON text of an object, or "" for {}
- * @param {string | Uint8Array} body text is sent as UTF-8 (lone surrogates become U+FFFD)
+ * @param {string} body text; sent as UTF-8 (lone surrogates become U+FFFD)
  */
 export function encodeFrame(kind, call, seq, meta, body) {
   const metaBytes = meta === "" ? 0 : Buffer.byteLength(meta);
-  const isText = typeof body === "string";
-  const bodyBytes = isText ? (body === "" ? 0 : Buffer.byteLength(body)) : body.byteLength;
+  const bodyBytes = body === "" ? 0 : Buffer.byteLength(body);
   const frame = Buffer.allocUnsafe(HEAD_BYTES + metaBytes + bodyBytes);
   frame.writeUInt32LE(kind, 0);
   frame.writeUInt32LE(call, 4);
@@ -39,10 +38,14 @@ export function encodeFrame(kind, call, seq, meta, body) {
   frame.writeUInt32LE(metaBytes, 12);
   frame.writeUInt32LE(bodyBytes, 16);
   if (metaBytes !== 0) frame.utf8Write(meta, HEAD_BYTES, metaBytes);
-  if (bodyBytes !== 0) {
-    if (isText) frame.utf8Write(body, HEAD_BYTES + metaBytes, bodyBytes);
-    else frame.set(body, HEAD_BYTES + metaBytes);
-  }
+  if (bodyBytes !== 0) frame.utf8Write(body, HEAD_BYTES + metaBytes, bodyBytes);
+  return frame;
+}
+
+/** The head and meta of a frame whose body, so many bytes, follows in a write of its own. */
+export function encodeHead(kind, call, seq, meta, bodyBytes) {
+  const frame = encodeFrame(kind, call, seq, meta, "");
+  frame.writeUInt32LE(bodyBytes, 16);
   return frame;
 }
 

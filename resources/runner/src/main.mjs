@@ -28,6 +28,7 @@ class Runner {
   #filling = false;
   #quiet = null; // timer that releases memory
   #out = [];
+  #outHasBytes = false;
   #outBytes = 0;
   #urgent = false; // somebody waits for what is in #out
   #announced = false;
@@ -108,9 +109,16 @@ class Runner {
 
   /** `patient`: nobody waits for it, it may travel with later frames. */
   send(kind, call, seq, meta, body, patient = false) {
-    const frame = frames.encodeFrame(kind, call, seq, meta, body);
-    this.#out.push(frame);
-    this.#outBytes += frame.length;
+    if (typeof body === "string") {
+      const frame = frames.encodeFrame(kind, call, seq, meta, body);
+      this.#out.push(frame);
+      this.#outBytes += frame.length;
+    } else {
+      // Bytes of a stream, which nobody changes any more.
+      this.#out.push(frames.encodeHead(kind, call, seq, meta, body.byteLength), body);
+      this.#outBytes += body.byteLength;
+      this.#outHasBytes = true;
+    }
     if (!patient || this.#outBytes > MAX_PATIENT_BYTES) this.#urgent = true;
     this.#pumpSoon();
   }
@@ -121,7 +129,15 @@ class Runner {
 
   #flush() {
     if (this.#out.length === 0) return;
-    this.#sendNow(this.#out.length === 1 ? this.#out[0] : Buffer.concat(this.#out));
+    if (this.#outHasBytes) {
+      // One write of many parts: bodies of streams are not copied.
+      this.#socket.cork();
+      for (const part of this.#out) this.#sendNow(part);
+      this.#socket.uncork();
+      this.#outHasBytes = false;
+    } else {
+      this.#sendNow(this.#out.length === 1 ? this.#out[0] : Buffer.concat(this.#out));
+    }
     this.#out = [];
     this.#outBytes = 0;
     this.#urgent = false;

@@ -24,6 +24,11 @@ export const MEMORY_TEXT = "JavaScript execution ran out of memory (maximum memo
 
 /** Bytes of a context-made ArrayBuffer, as a host Buffer (a copy). */
 const copyOut = (inner) => Buffer.from(new Uint8Array(inner));
+/**
+ * Likewise without a copy, for bytes that only pass through: the bridge made the buffer and forgets it. Not a Buffer: making one would read a property
+ * of the inner buffer, and user code may have replaced that.
+ */
+const passOut = (inner) => new Uint8Array(inner);
 
 function cutToBytes(text, limit) {
   if (text.length * 3 <= limit) return text;
@@ -368,7 +373,8 @@ export class Run {
       const json = string(bridge.operationJson());
       const buffers = [];
       const count = int(bridge.operationBuffers());
-      for (let i = 0; i < count; i++) buffers.push(copyOut(bridge.operationBuffer(i)));
+      const take = name.endsWith(".write") ? passOut : copyOut;
+      for (let i = 0; i < count; i++) buffers.push(take(bridge.operationBuffer(i)));
       this.#operations++;
       const answer = (result, error) => {
         this.#operations--;

@@ -13,7 +13,8 @@ let nextOperation = 1;
 let incoming = create(null); // buffers of the result that is being handed in
 let incomingCount = 0;
 
-function hostOp(name, json, buffers) {
+/** `start` and `end` are of the first buffer. What the host gets are copies that nothing else in the context can reach. */
+function hostOp(name, json, buffers, start = 0, end = undefined) {
   return new NativePromise((resolve, reject) => {
     if (ended) return;
     const operation = {
@@ -22,7 +23,9 @@ function hostOp(name, json, buffers) {
       buffers: create(null), state: 0, resultJson: "", resultBuffers: null, error: "", errorName: "", next: null, nextUnsent: null,
     };
     if (buffers !== undefined) {
-      for (let i = 0; i < buffers.length; i++) operation.buffers[operation.count++] = apply(arrayBufferSlice, buffers[i], [0]);
+      for (let i = 0; i < buffers.length; i++) {
+        operation.buffers[operation.count++] = apply(arrayBufferSlice, buffers[i], i === 0 ? [start, end] : [0]);
+      }
     }
     if (lastOperation === null) firstOperation = operation;
     else lastOperation.next = operation;

@@ -6,7 +6,7 @@
 //   fetch.read    {id} -> {done} [chunk]
 //   fetch.abort   {id}
 import { bodyOf, extractBody, includeBody, initializeBody } from "./support/body.js";
-import { chunkBytes, platformClass, requireArguments, unimplementedGetters } from "./support/webidl.js";
+import { platformClass, requireArguments, sendChunk, unimplementedGetters } from "./support/webidl.js";
 
 const { Headers, headerPairs, headersOf } = use("headers");
 
@@ -287,7 +287,7 @@ async function pump(stream, id) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      const { json: answer } = await bridge.hostOp("fetch.write", json, [chunkBytes(value)]);
+      const { json: answer } = await sendChunk("fetch.write", json, value);
       // The other side went away: what it answered is what counts.
       if (JSON.parse(answer).closed) {
         await reader.cancel();

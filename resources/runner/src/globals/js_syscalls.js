@@ -4,7 +4,7 @@
 //   http.cancel {streamId}
 //   http.write {streamId} [chunk] -> {closed}     http.end {streamId}          http.fail {streamId, message}
 //   storage.store {contentType, sha256, requestId} [bytes] -> storage id      storage.get {storageId, requestId} -> {contentType} [bytes] | null
-import { chunkBytes } from "./support/webidl.js";
+import { chunkBytes, sendChunk } from "./support/webidl.js";
 
 let lastStream = 0;
 
@@ -50,7 +50,7 @@ function requestFromConvexJson({ convexJson }) {
 async function pump(body, streamId) {
   const json = JSON.stringify({ streamId });
   if (body.bytes !== undefined) {
-    if (body.bytes.byteLength > 0) await bridge.hostOp("http.write", json, [chunkBytes(body.bytes)]);
+    if (body.bytes.byteLength > 0) await sendChunk("http.write", json, body.bytes);
     await bridge.hostOp("http.end", json);
     bridge.responseEnded(streamId);
     return;
@@ -60,7 +60,7 @@ async function pump(body, streamId) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      const answer = await bridge.hostOp("http.write", json, [chunkBytes(value)]);
+      const answer = await sendChunk("http.write", json, value);
       if (JSON.parse(answer.json).closed) {
         await reader.cancel();
         bridge.responseEnded(streamId);

@@ -84,6 +84,13 @@ export function chunkBytes(chunk) {
   return copyBuffer(bytes);
 }
 
+/** Start a host operation with the bytes of a chunk that a body stream yielded. TypeError for anything but bytes. */
+export function sendChunk(name, json, chunk) {
+  const bytes = viewBytes(chunk);
+  if (bytes === null) throw new TypeError("Received non-Uint8Array chunk");
+  return bridge.hostOp(name, json, [bytes.buffer], bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+}
+
 /** Throw as a method does that got too few arguments. */
 export function requireArguments(given, needed, context) {
   if (given < needed) {
