@@ -295,6 +295,11 @@ def test_who_may_deploy(server: Server) -> None:
         ({"Authorization": f"Convex {ADMIN_KEY}"}, 200),
     ):
         assert server.request("POST", "/api/deploy", body, headers)[0] == status
+    reader = {"Authorization": f"Convex {console(server, 'admin-key', '--read-only')[1].strip()}"}
+    for path, wanted in (("/api/deploy", body), ("/api/rollback", {})):
+        status, _, answer = server.request("POST", path, wanted, reader)
+        assert (status, json.loads(answer)["code"]) == (403, "OperationNotPermitted")
+    assert server.request("GET", "/api/push_history", None, reader)[0] == 200
 
 
 def test_the_cli_and_its_components(tmp_path: Path) -> None:
