@@ -38,6 +38,7 @@ GOOD: dict[str, tuple[str, Any, int]] = {
     "POST /api/action": ("", {"path": "messages:nothing", "args": {}}, 200),
     "POST /api/function": ("", CALL, 200),
     "POST /api/run/<path:name>": ("messages/list", {"args": {}}, 200),
+    "POST /api/run_test_function": ("", {"bundle": {"path": "q.js", "source": "export default 1;"}, "args": {}}, 200),
     "POST /api/query_ts": ("", b"", 200),
     "POST /api/query_batch": ("", {"queries": [CALL, CALL]}, 200),
     "POST /api/query_at_ts": ("", {**CALL, "ts": "now"}, 200),
