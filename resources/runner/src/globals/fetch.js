@@ -5,7 +5,7 @@
 //   fetch.write   {id} [chunk]      a chunk of a streamed request body     fetch.end {id}   fetch.fail {id}
 //   fetch.read    {id} -> {done} [chunk]
 //   fetch.abort   {id}
-import { bodyOf, extractBody, includeBody, initializeBody } from "./support/body.js";
+import { IncomingBody, bodyOf, extractBody, includeBody, initializeBody } from "./support/body.js";
 import { platformClass, requireArguments, sendChunk, unimplementedGetters } from "./support/webidl.js";
 
 const { Headers, headerPairs, headersOf } = use("headers");
@@ -418,6 +418,9 @@ export function incomingRequest({ url, method, headers, body, watch }) {
   watchDisconnect(request, watch);
   return request;
 }
+
+/** A body for `incomingRequest`; see IncomingBody. */
+export const incomingBody = (read, cancel) => new IncomingBody(read, cancel);
 
 /** Take the body of an outgoing Response. `{bytes}` when it is all there, `{stream}` when it is not, null without one. */
 export function outgoingBody(response) {

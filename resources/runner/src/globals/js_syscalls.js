@@ -8,26 +8,16 @@ import { chunkBytes, sendChunk } from "./support/webidl.js";
 
 let lastStream = 0;
 
-function incomingStream(streamId) {
-  const { ReadableStream } = use("streams");
+function incoming(streamId) {
   const json = JSON.stringify({ streamId });
-  return new ReadableStream(
-    {
-      type: "bytes",
-      async pull(controller) {
-        const answer = await bridge.hostOp("http.read", json);
-        if (JSON.parse(answer.json).done) {
-          controller.close();
-          controller.byobRequest?.respond(0);
-        } else {
-          controller.enqueue(new Uint8Array(answer.buffers[0]));
-        }
-      },
-      async cancel() {
-        await bridge.hostOp("http.cancel", json);
-      },
+  return use("fetch").incomingBody(
+    async () => {
+      const answer = await bridge.hostOp("http.read", json);
+      return JSON.parse(answer.json).done ? null : new Uint8Array(answer.buffers[0]);
     },
-    { highWaterMark: 0 },
+    async () => {
+      await bridge.hostOp("http.cancel", json);
+    },
   );
 }
 
@@ -37,7 +27,7 @@ function requestFromConvexJson({ convexJson }) {
     url,
     method,
     headers: headerPairs,
-    body: streamId === null || streamId === undefined ? null : incomingStream(streamId),
+    body: streamId === null || streamId === undefined ? null : incoming(streamId),
     watch(abort) {
       bridge.hostOp("http.closed", JSON.stringify({ signal })).then(
         () => abort(),

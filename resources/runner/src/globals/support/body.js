@@ -8,16 +8,67 @@ const bodies = new WeakMap();
 /** The body of a Request or Response, or null. */
 export const bodyOf = (owner) => bodies.get(owner) ?? null;
 
-/** What a body was made from: bytes that are all there, or a stream. */
+/**
+ * A body that arrives from outside. Whoever wants all of it needs no stream, which is dear to make.
+ *
+ * `read` gives a promise of the next bytes, null at the end; `cancel` says that no more is wanted.
+ */
+export class IncomingBody {
+  constructor(read, cancel) {
+    this.read = read;
+    this.cancel = cancel;
+  }
+
+  stream() {
+    const { ReadableStream } = use("streams");
+    const { read, cancel } = this;
+    return new ReadableStream(
+      {
+        type: "bytes",
+        async pull(controller) {
+          const chunk = await read();
+          if (chunk !== null) {
+            controller.enqueue(chunk);
+            return;
+          }
+          controller.close();
+          controller.byobRequest?.respond(0);
+        },
+        cancel,
+      },
+      { highWaterMark: 0 },
+    );
+  }
+}
+
+async function joined(read) {
+  const chunks = [];
+  let size = 0;
+  for (let chunk = await read(); chunk !== null; chunk = await read()) {
+    chunks.push(chunk);
+    size += chunk.byteLength;
+  }
+  const all = new Uint8Array(size);
+  let offset = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, offset);
+    offset += chunk.byteLength;
+  }
+  return all;
+}
+
+/** What a body was made from: bytes that are all there, a stream, or what arrives from outside. */
 class Source {
   #bytes;
   #stream;
+  #incoming;
   #used = false;
 
   /** @param type the Content-Type that goes with it, or null */
-  constructor(bytes, stream, type) {
+  constructor(bytes, stream, type, incoming = null) {
     this.#bytes = bytes;
     this.#stream = stream;
+    this.#incoming = incoming;
     this.type = type;
   }
 
@@ -35,7 +86,7 @@ class Source {
   }
 
   stream() {
-    this.#stream ??= streamOf(this.#bytes);
+    this.#stream ??= this.#incoming === null ? streamOf(this.#bytes) : this.#incoming.stream();
     return this.#stream;
   }
 
@@ -48,7 +99,7 @@ class Source {
   take() {
     this.checkUnused();
     this.#used = true;
-    if (this.#stream === null) return new Source(this.#bytes, null, this.type);
+    if (this.#stream === null) return new Source(this.#bytes, null, this.type, this.#incoming);
     const { TransformStream } = use("streams");
     const through = new TransformStream();
     const moved = this.#stream.pipeThrough(through);
@@ -58,8 +109,8 @@ class Source {
   /** A second body with the same content. */
   clone() {
     this.checkUnused();
-    if (this.#stream === null) return new Source(this.#bytes, null, this.type);
-    const [first, second] = this.#stream.tee();
+    if (this.#stream === null && this.#incoming === null) return new Source(this.#bytes, null, this.type);
+    const [first, second] = this.stream().tee();
     this.#stream = first;
     return new Source(null, second, this.type);
   }
@@ -67,28 +118,18 @@ class Source {
   async consume() {
     this.checkUnused();
     this.#used = true;
-    if (this.#stream === null) return this.#bytes;
+    if (this.#stream === null) return this.#incoming === null ? this.#bytes : joined(this.#incoming.read);
     const reader = this.#stream.getReader();
-    const chunks = [];
-    let size = 0;
-    for (;;) {
+    return joined(async () => {
       const { done, value } = await reader.read();
-      if (done) break;
+      if (done) return null;
       const bytes = viewBytes(value);
       if (bytes === null) {
         await reader.cancel();
         throw new TypeError("Received non-Uint8Array chunk");
       }
-      chunks.push(bytes);
-      size += bytes.byteLength;
-    }
-    const all = new Uint8Array(size);
-    let offset = 0;
-    for (const chunk of chunks) {
-      all.set(chunk, offset);
-      offset += chunk.byteLength;
-    }
-    return all;
+      return bytes;
+    });
   }
 }
 
@@ -117,6 +158,7 @@ const isStream = (value) => typeof value === "object" && value !== null && value
 /** The body that `value` stands for; null for null and undefined. Unknown kinds end the run (runtime.md 6.2). */
 export function extractBody(value, className) {
   if (value === null || value === undefined) return null;
+  if (value instanceof IncomingBody) return new Source(null, null, null, value);
   if (typeof value === "string") return new Source(utf8Encode(value), null, "text/plain;charset=UTF-8");
   const bytes = viewBytes(value);
   if (bytes !== null) return new Source(bytes.slice(), null, null);
