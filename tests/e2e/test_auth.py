@@ -43,7 +43,7 @@ def first_push(issuer: Issuer, app: Path, tmp_path_factory: pytest.TempPathFacto
     with running(tmp_path_factory.mktemp("server")) as server:
         refused = convex(app, server, "deploy", "--typecheck", "disable", check=False)
         set_variables(server, ISSUER=issuer.url)
-        convex(app, server, "deploy")
+        convex(app, server, "deploy", "--typecheck", "disable")
         yield server, refused
 
 
@@ -76,18 +76,19 @@ def test_npm_clients(server: Server, app: Path, issuer: Issuer) -> None:
     assert lines[0] == {"login": True, "joined": [token_identifier] * 2, "acted": [token_identifier] * 2}
     assert lines[1] == {"seen": [None, ada], "refreshed": True, "still": ada}
     assert [one for one in lines[2]["seen"] if one is not None] == [ada, bob]
-    assert lines[3] == {"rejected": None}
+    assert lines[3] == {"left": None, "asked": None}
+    assert lines[4] == {"rejected": None}
     custom = f"{issuer.url}/custom"
-    assert lines[4] == {
+    assert lines[5] == {
         "custom": {"tokenIdentifier": f"{custom}|eve", "issuer": custom, "subject": "eve", "role": "admin"}
     }
-    assert lines[5] == {"http": "hal", "mutation": [f"{issuer.url}|hal"] * 2}
-    assert lines[6]["code"] == "Unauthenticated"
-    assert lines[7]["code"] == "InvalidAuthHeader"
-    assert re.fullmatch(r"Could not validate token: Token expired 6\d seconds ago", lines[7]["message"])
-    assert lines[8]["code"] == "NoAuthProvider"
-    assert f"OIDC(domain={issuer.url}, app_id=app), CustomJWT(issuer={custom}, app_id=app)" in lines[8]["message"]
-    assert lines[9] == {"anonymous": None}
+    assert lines[6] == {"http": "hal", "mutation": [f"{issuer.url}|hal"] * 2}
+    assert lines[7]["code"] == "Unauthenticated"
+    assert lines[8]["code"] == "InvalidAuthHeader"
+    assert re.fullmatch(r"Could not validate token: Token expired 6\d seconds ago", lines[8]["message"])
+    assert lines[9]["code"] == "NoAuthProvider"
+    assert f"OIDC(domain={issuer.url}, app_id=app), CustomJWT(issuer={custom}, app_id=app)" in lines[9]["message"]
+    assert lines[10] == {"anonymous": None}
 
 
 def test_the_expiry_of_a_connection(server: Server, app: Path, issuer: Issuer) -> None:

@@ -33,10 +33,20 @@ await new Promise((resolve) => setTimeout(resolve, 300));
 print({ seen, refreshed: true, still: (await react.query(api.users.me, {})).email });
 react.setAuth(() => token("user=bob&email=bob@example.com"), () => {});
 await until("bob", () => seen.at(-1) === "bob@example.com");
-react.clearAuth();
-await until("nobody", () => seen.at(-1) === null);
 print({ seen });
 await react.close();
+
+// Logout. With the option npm fetches no fresh token right after the login, which would log in again if it came after clearAuth.
+const leaving = new ConvexReactClient(url, { ...options, initialAuthTokenReuse: true });
+const shown = [];
+const view = leaving.watchQuery(api.users.me, {});
+view.onUpdate(() => shown.push(view.localQueryResult()?.subject ?? null));
+leaving.setAuth(() => token("user=bob"), () => {});
+await until("bob again", () => shown.at(-1) === "bob");
+leaving.clearAuth();
+await until("nobody", () => shown.at(-1) === null);
+print({ left: shown.at(-1), asked: await leaving.query(api.users.me, {}) });
+await leaving.close();
 
 // A token that no provider answers for: the client is told, drops it and goes on as nobody.
 const plain = new ConvexClient(url, options);
