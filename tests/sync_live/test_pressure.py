@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import statistics
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.processes import load_generator
 from tests.e2e.harness import Server, running
 from tests.sync_live.bank import copy_of
 from tests.sync_live.frames import PING, TEXT, Ended, FrameSocket, encode
@@ -217,6 +220,42 @@ def test_handshakes_that_never_finish_end_after_half_a_minute(bank: Server) -> N
     assert open_.frame_of(10).payload == b"there"
     slow.close()
     open_.close()
+
+
+@pytest.mark.slow
+def test_ten_thousand_clients_of_one_query(own: Server, tmp_path: Path) -> None:
+    """Each has its socket, its session and its subscription in at most 20 kB of the server's memory, and a commit reaches all of them, in one
+    Transition each, within seconds. Prints what it took."""
+    clients = 10_000
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < clients + 500:
+        pytest.skip(f"the system allows {hard} open files")
+    assert own.process is not None
+    resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with load_generator(tmp_path) as load:
+            give = {"client": "crowd", "tag": "crowd", "from": 0, "to": 1, "amount": 1}
+            file = load.file([json.dumps(give)])
+            load("callers", name="give", port=own.port, connections=1, path="bank:transfer", args=file)
+            load("subscribe", name="first", port=own.port, sockets=10, path="bank:counter")
+            before = resident_bytes(own)
+            opened = load("subscribe", name="crowd", port=own.port, sockets=clients, path="bank:counter", seconds=100)
+            each = (resident_bytes(own) - before) / clients
+            told = [load("broadcast", name="crowd", caller="give", rounds=1) for _ in range(5)]
+            seconds = sorted(one["last"]["p50_ms"] / 1000 for one in told)
+            answers = sorted(one["answer"]["p50_ms"] for one in told)
+            print(
+                f"{clients} clients: connected in {opened['connect_seconds']:.1f} s, first results in "
+                f"{opened['results_seconds']:.1f} s, {each / 1000:.1f} kB each; a commit reaches the last in "
+                f"{seconds[2]:.2f} s, its own answer comes in {answers[2]:.0f} ms"
+            )
+            assert each < 20_000
+            assert seconds[2] < 5
+            assert sum(one["failed"] for one in told) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 @pytest.mark.slow
