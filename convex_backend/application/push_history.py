@@ -22,6 +22,7 @@ from convex_backend.database.system_tables import BACKEND_STATE, PUSH_HISTORY
 from convex_backend.errors import NotFound
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.modules import module_text
+from convex_backend.values.paths import InvalidPath, parse_module_path
 
 if TYPE_CHECKING:
     from convex_backend.application.push_store import PushStore
@@ -112,17 +113,18 @@ class PushHistory:
                 return tree
             if not (isinstance(tree.get("path"), str) and isinstance(tree.get("source"), str)):
                 return {name: keep(value) for name, value in tree.items()}
-            text = module_text(tree["path"], tree["source"], tree.get("sourceMap"))
+            text = module_text(_canonical(tree["path"]), tree["source"], tree.get("sourceMap"))
             sizes[text.hash] = len(text.source) + len(text.source_map or b"")
             if text.hash not in known:
                 texts[text.hash] = text
-            return {"path": tree["path"], "environment": tree.get("environment"), "hash": text.hash}
+            return {"path": text.path, "environment": tree.get("environment"), "hash": text.hash}
 
         request = {name: keep(value) for name, value in tree.items() if name != "adminKey"}
         app_definition = request["appDefinition"]
         unchanged = [
-            {"path": one["path"], "environment": one.get("environment"), "hash": deployed[one["path"]]}
+            {"path": path, "environment": one.get("environment"), "hash": deployed[path]}
             for one in app_definition.pop("unchangedModuleHashes", None) or ()
+            if (path := _canonical(one["path"]))
         ]
         changed = app_definition.pop("changedModules", None) or app_definition.pop("functions", None) or []
         app_definition["changedModules"] = sorted([*changed, *unchanged], key=lambda one: str(one["path"]))
@@ -230,6 +232,14 @@ class PushHistory:
         """Hashes of all texts that some entry names."""
         rows = await transaction.system.scan(PUSH_HISTORY.name, "by_number")
         return {digest for _, row in rows for digest in _references(orjson.loads(row["request"]))}
+
+
+def _canonical(path: str) -> str:
+    """*path* as modules have it; schemas and definitions may be called anything, since their place says what they are."""
+    try:
+        return parse_module_path(path)
+    except InvalidPath:
+        return path
 
 
 def _is_reference(tree: Mapping[str, Any]) -> bool:

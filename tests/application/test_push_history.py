@@ -120,6 +120,26 @@ def test_rollback_to_a_push_that_sent_only_what_had_changed(app: Deployment) -> 
     assert app.resolve("messages:send") is not None
 
 
+def test_paths_may_lack_their_ending(app: Deployment) -> None:
+    """Whoever leaves ``.js`` out of a path, for changed and unchanged modules, gets an entry like any other."""
+    push(app, {**V1, "path": "messages"}, module("kept.js"))
+    push(app, {**V2, "path": "messages"}, unchanged=[{**module("kept"), "path": "kept"}])
+    assert [entry.changes["components"][""]["modules"] for entry in entries(app)] == [
+        {"added": [], "changed": ["messages.js"], "removed": []},
+        {"added": ["kept.js", "messages.js"], "changed": [], "removed": []},
+    ]
+    roll_back(app)
+    assert app.resolve("messages:send") is None
+
+
+def test_a_schema_may_be_called_anything(app: Deployment) -> None:
+    """The place in the request says that it is the schema; going back finds it again."""
+    push(app, V1, schema={**schema(table("messages", {"body": STRING})), "path": "../some where/schema.js"})
+    push(app, V2)
+    roll_back(app)
+    assert app.db.catalogs.newest.active[0].definition.tables.keys() == {"messages"}
+
+
 def test_rollback_is_refused_when_documents_do_not_fit(app: Deployment) -> None:
     """Stored documents are checked against the earlier schema; the text names table and document, and nothing changes."""
     push(app, V1, schema=schema(table("messages", {"body": NUMBER})))
