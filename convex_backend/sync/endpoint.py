@@ -90,8 +90,10 @@ class SyncResource:
             return _refuse(http, error)
         keys = http.requestHeaders.getRawHeaders(b"sec-websocket-key") or []
         plain = not self.factory.negotiates or not http.requestHeaders.hasHeader(b"sec-websocket-extensions")
-        if plain and len(keys) == 1 and _KEY.fullmatch(keys[0]) and http.requestHeaders.hasHeader(b"host"):
+        usual = http.clientproto == b"HTTP/1.1" and http.requestHeaders.hasHeader(b"host")
+        if plain and usual and len(keys) == 1 and _KEY.fullmatch(keys[0]):
             return self._open(http, keys[0], client)
+        # Autobahn negotiates, or says what is wrong.
         return cast(int, self._upgrade.render(http))
 
     def _open(self, request: Request, key: bytes, client: Client) -> int:

@@ -126,6 +126,27 @@ def test_defects_of_the_handshake(options: dict[str, object], code: str) -> None
     assert body["message"]
 
 
+@pytest.mark.parametrize(
+    "key", ["dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25j*Q==", "==", " "]
+)
+def test_keys_that_are_not_sixteen_octets(key: str) -> None:
+    """1.1: a key of another form is refused."""
+    assert Server().open(headers={"Sec-WebSocket-Key": key}).status == 400
+
+
+def test_the_answer_to_the_key() -> None:
+    """1.1: the example of RFC 6455 section 1.3, with nothing chosen."""
+    head = Server().open(headers={"Sec-WebSocket-Protocol": "chat"}).head
+    assert "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+    assert len(head.splitlines()) == 4
+
+
+@pytest.mark.parametrize("drop", ["Host"])
+def test_a_request_without_a_host(drop: str) -> None:
+    """1.1: what HTTP/1.1 asks of every request."""
+    assert Server().open(drop=(drop,)).status == 400
+
+
 def test_a_key_that_is_none() -> None:
     """A handshake that Autobahn refuses leaves nothing behind."""
     server = Server()
