@@ -68,6 +68,7 @@ class Push:
 
     :param variables: the user's variables that it was evaluated with.
     :param components: its components as they were submitted, by path. :param validations: checks of existing rows under way.
+    :param number: its place among all pushes, in the order in which they were submitted.
     :param record: what the history keeps of it, unless it will not be finished. :param caller: who finishes it, with which message.
     """
 
@@ -77,6 +78,7 @@ class Push:
     variables: Mapping[str, str]
     components: dict[str, SubmittedComponent] = attrs.field(factory=dict)
     validations: list[SchemaValidation] = attrs.field(factory=list)
+    number: int = 0
     record: PushRecord | None = None
     caller: Caller | None = None
     message: str | None = None
@@ -119,6 +121,7 @@ class Deploy:
         self._now_ns = now_ns
         self._history = history
         self._pushes: OrderedDict[str, Push] = OrderedDict()
+        self._last_number = 0
         self._changed: Waiters[None] = Waiters()
         self._stopping = False
         database.committer.on_durable.append(self._on_durable)
@@ -254,6 +257,8 @@ class Deploy:
 
     async def _submit(self, transaction: Transaction, push: Push) -> None:
         build = not push.request.dry_run and not push.request.for_codegen
+        self._last_number = max(self._last_number, await self._store.last_push(transaction)) + 1
+        push.number = self._last_number
         push.components = await submit_components(transaction, self._store, push.evaluated, build=build)
 
     def _keep(self, push: Push) -> None:
@@ -323,6 +328,8 @@ class Deploy:
         built = not (dry_run or push.request.dry_run or push.request.for_codegen)
         transaction = self._database.begin("query")
         try:
+            if await self._store.last_push(transaction) > push.number:
+                return {"type": "raceDetected"}
             return await schema_status(transaction, push.evaluated, push.components, count_indexes=built)
         finally:
             transaction.close()
@@ -366,6 +373,10 @@ class Deploy:
 
     async def _apply(self, transaction: Transaction, push: Push) -> dict[str, Any]:
         evaluated = push.evaluated
+        # Of two pushes the one that began later is the deployed one in the end, whichever is slower.
+        if await self._store.last_push(transaction) > push.number:
+            raise BadRequest("RaceDetected", RACE_TEXT)
+        await self._store.write_last_push(transaction, push.number)
         await self._check_environment(transaction, push)
         now_ms = self._now_ns() / 1_000_000
         diffs = await apply_components(transaction, self._store, evaluated, push.components, now_ms)

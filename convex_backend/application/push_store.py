@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 GRACE_MS: Final = 3 * 86_400_000.0
 
 _UNUSED_INDEX: Final = "unused_sources"
+_LAST_PUSH: Final = "last_push"
 
 
 @attrs.frozen(slots=True)
@@ -337,6 +338,19 @@ class PushStore:
             await transaction.system.delete(CRON_JOBS.name, row_id)
         await cron_jobs.sync(transaction, component, jobs)
         return added, updated, sorted(current)
+
+    async def last_push(self, transaction: Transaction) -> int:
+        """The number of the push that is deployed; 0 before the first."""
+        found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_LAST_PUSH,))
+        return 0 if found is None else int(found[1]["number"])
+
+    async def write_last_push(self, transaction: Transaction, number: int) -> None:
+        """Note which push is deployed."""
+        found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_LAST_PUSH,))
+        if found is None:
+            await transaction.system.insert(BACKEND_STATE.name, {"key": _LAST_PUSH, "number": number})
+        elif found[1]["number"] != number:
+            await transaction.system.patch(BACKEND_STATE.name, found[0], {"number": number})
 
     async def components(self, transaction: Transaction) -> dict[str, Component]:
         """All components by path, mounted or not."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from convex_backend.application.deploy import Deploy
 from convex_backend.application.types import Identity
 from convex_backend.errors import BadRequest, Conflict, Forbidden, OccConflict, Overloaded
 from tests.application.push_support import Deployment, function, index, module, run, schema, sha256, table
@@ -521,3 +522,41 @@ def test_a_stop_ends_waits(app: Deployment) -> None:
     app.directory.stop()
     run(app.db.stop())
     assert app.store.timers.getDelayedCalls() == []
+
+
+def test_the_push_that_began_last_wins(app: Deployment) -> None:
+    """Of two overlapping pushes, without any schema, the older one cannot finish after the newer one has; in the order of their
+    beginnings both can, and a finish may be asked for again (checklist 11)."""
+    app.push(MESSAGES, DEPS)
+    older, newer = app.start(module("a.js", functions=[function("f")])), app.start(module("b.js"))
+    assert app.wait(older) == {"type": "complete"}
+    app.finish(newer)
+    assert app.wait(older) == {"type": "raceDetected"}
+    assert code_of(lambda: app.finish(older))[0] == "RaceDetected"
+    assert app.resolve("a:f") is None
+    first, second = app.start(module("a.js", functions=[function("f")])), app.start(module("c.js"))
+    app.finish(first)
+    assert app.resolve("a:f") is not None
+    app.finish(second)
+    app.finish(second)
+    assert app.resolve("a:f") is None
+    trial = app.start(module("d.js"), dryRun=True)
+    assert app.wait(trial) == {"type": "complete"}
+
+
+def test_numbers_of_pushes_go_on_after_a_restart(app: Deployment) -> None:
+    """A server that starts anew numbers its pushes after those of before."""
+    for _ in range(3):
+        app.push(MESSAGES, DEPS)
+    again = Deploy(
+        database=app.db,
+        store=app.rows,
+        directory=app.directory,
+        analyzer=app.analyzer,
+        clock=app.store.timers,
+        random_bytes=app.db.random_bytes,
+        now_ns=app.store.clock.now_ns,
+    )
+    started = run(again.start_push(app.request(module("e.js", functions=[function("f")]))))
+    run(again.finish_push({"startPush": started}))
+    assert app.resolve("e:f") is not None
