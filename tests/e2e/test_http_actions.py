@@ -355,6 +355,28 @@ def test_response_over_the_limit(actions: Server) -> None:
     assert found[-1]["returnBytes"] > 20 * MIB
 
 
+def test_response_near_the_limit(actions: Server) -> None:
+    """A response over 80 % of the limit is whole, and the log has the warning."""
+    status, _, body = actions.request("GET", "/http/flood?mb=17")
+    assert (status, len(body)) == (200, 17 * MIB)
+
+    def warnings() -> list[str]:
+        return [text for level, text in lines(entries(actions, "GET /flood")) if level == "WARN"]
+
+    text = f"Large response returned from an HTTP action (actual: {17 * MIB} bytes, limit: {20 * MIB} bytes)."
+    assert text in eventually(warnings, bool)
+
+
+def test_out_of_memory(actions: Server) -> None:
+    """An action that holds too much ends with the text, which names the size of the request's body; the next one runs."""
+    status, answer = ask(actions, "POST", "/hog", b"four")
+    assert status == 500
+    text = "JavaScript execution ran out of memory (maximum memory usage: 64 MB): request stream size was 4 bytes"
+    assert answer["trace"] == text
+    assert answer["code"].endswith(f"Server Error: {text}")
+    assert ask(actions, "GET", "/length") == (200, "hello")
+
+
 def memory(server: Server) -> tuple[int, int]:
     """Resident bytes of the server's own process, and of all that it has started."""
     assert server.process is not None

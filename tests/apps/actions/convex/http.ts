@@ -182,6 +182,19 @@ http.route({
   }),
 });
 
+http.route({
+  path: "/hog",
+  method: "POST",
+  handler: httpAction(async (ctx, request) => {
+    const held = [await request.text()] as unknown[];
+    for (let i = 0; i < 100; i++) {
+      held.push(new Uint8Array(4 << 20).fill(i));
+      await sleep(1);
+    }
+    return new Response(String(held.length));
+  }),
+});
+
 // Calls.
 http.route({
   path: "/calls",
