@@ -341,6 +341,7 @@ class CallSpec:
     :param reuse_context: the module exports ``experimental_reuseContext``: the run may share its context with earlier runs of the module.
     :param ahead: the child may answer gets and writes of documents that it knows before their work is done (``docs/internals.md`` section 8).
     :param realm: the push has found that the module may be evaluated anew in a context that served other runs.
+    :param package: of a ``"use node"`` action, the directory of its deployment's package.
     :param http_route: of an HTTP action, method and path by which its router looks up the handler; ``args`` is then the request's JSON text.
     """
 
@@ -365,6 +366,7 @@ class CallSpec:
     realm: bool = False
     http_route: tuple[str, str] | None = None
     ahead: bool = False
+    package: str = ""
 
 
 @attrs.frozen(slots=True)

@@ -14,6 +14,8 @@ import attrs
 import orjson
 
 from convex_backend.application.components import ACTIVE, ROOT, ComponentTree, HttpMount, HttpSite
+from convex_backend.application.node_dependencies import NodeDependency
+from convex_backend.application.node_packages import NodeCode
 from convex_backend.application.push_store import StoredModule, UdfConfig
 from convex_backend.database.system_tables import COMPONENTS, ENVIRONMENT_VARIABLES, MODULES, UDF_CONFIG
 from convex_backend.functions.directory import Environment, ResolvedFunction
@@ -24,6 +26,7 @@ from convex_backend.values.sort_key import encode_key
 from convex_backend.values.validators import parse_args, parse_returns
 
 CODE_TABLETS: Final = frozenset((MODULES.tablet, UDF_CONFIG.tablet, ENVIRONMENT_VARIABLES.tablet, COMPONENTS.tablet))
+NODE: Final = "node"
 #: What import phases see before the first push.
 NO_CONFIG: Final = UdfConfig("", bytes(32), 0)
 
@@ -199,7 +202,7 @@ def _record(component: int, component_path: str, stored: StoredModule, config: U
             closure=action_closure if function["udfType"] == "Action" else closure,
             import_seed=config.seed,
             import_ms=float(config.time_ns // 1_000_000),
-            node=stored.environment == "node",
+            node=stored.environment == NODE,
             reuse_context=bool(tree.get("reuseContext")),
             realm=tree.get("realmRefusal") == "",
         )
@@ -209,18 +212,14 @@ def _record(component: int, component_path: str, stored: StoredModule, config: U
     )
 
 
-def node_action(module: ModuleRecord, path: FunctionPath) -> ResolvedFunction:
-    """Modules of the Node executor are not analysed: whatever they export is an action, which says itself that it cannot run."""
-    return ResolvedFunction(
-        module.component,
-        module.component_path,
-        path,
-        "action",
-        "public",
-        None,
-        None,
-        (),
-        module.config.seed,
-        0.0,
-        node=True,
-    )
+def node_code(state: CodeState) -> NodeCode:
+    """The ``"use node"`` code of the app; components have none."""
+    modules: dict[str, str] = {}
+    dependencies: tuple[NodeDependency, ...] = ()
+    for (component, path), module in sorted(state.modules.items(), key=lambda item: item[0]):
+        if component == ROOT and module.stored.environment == NODE:
+            modules[path] = module.stored.hash
+            listed = module.stored.tree().get("node", {}).get("dependencies")
+            if listed:
+                dependencies = tuple(NodeDependency(*one) for one in listed)
+    return NodeCode(modules, dependencies)

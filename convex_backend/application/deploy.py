@@ -34,7 +34,7 @@ from convex_backend.application.components import ACTIVE, ROOT
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import check_values, missing_variables, read_rows
 from convex_backend.application.operations import check_operation
-from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation
+from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation, NodeAnalysis
 from convex_backend.application.push_diff import diff_json, index_changes
 from convex_backend.application.push_request import PushedDefinition, PushRequest, read_push
 from convex_backend.application.push_store import PushStore, StoredModule, UdfConfig
@@ -95,7 +95,7 @@ class Deploy:
 
     :param analyzer: makes children that analyse. :param clock: reactor or test clock.
     :param now_ns: wall clock; ``random_bytes``: source of push ids and seeds.
-    :param history: records finished pushes.
+    :param history: records finished pushes. :param node: analyses ``"use node"`` modules.
     """
 
     _log = Logger()
@@ -111,6 +111,7 @@ class Deploy:
         random_bytes: Callable[[int], bytes],
         now_ns: Callable[[], int],
         history: PushHistory | None = None,
+        node: NodeAnalysis | None = None,
     ) -> None:
         self._database = database
         self._store = store
@@ -120,6 +121,7 @@ class Deploy:
         self._random_bytes = random_bytes
         self._now_ns = now_ns
         self._history = history
+        self._node = node
         self._pushes: OrderedDict[str, Push] = OrderedDict()
         self._last_number = 0
         self._changed: Waiters[None] = Waiters()
@@ -178,7 +180,11 @@ class Deploy:
         }
         built_in = self._directory.built_in_variables
         env = {**built_in, **variables}
-        return request, variables, Evaluation(request, deployed, env, built_in, configs, self._store.module_text)
+        return (
+            request,
+            variables,
+            Evaluation(request, deployed, env, built_in, configs, self._store.module_text, self._node),
+        )
 
     def _config(
         self, pushed: PushedDefinition, deployed: Mapping[str, StoredModule], present: UdfConfig | None

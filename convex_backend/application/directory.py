@@ -18,7 +18,7 @@ from convex_backend.application.code_state import (
     CodeState,
     environment,
     module_point,
-    node_action,
+    node_code,
     variable_point,
 )
 from convex_backend.application.components import (
@@ -29,6 +29,7 @@ from convex_backend.application.components import (
     component_point,
 )
 from convex_backend.application.function_handles import FunctionHandles
+from convex_backend.application.node_packages import NodeCode
 from convex_backend.database.catalog import current_rows, table_name_point
 from convex_backend.database.system_tables import (
     COMPONENTS,
@@ -74,6 +75,7 @@ class Directory:
         self.newest = CodeState.empty(self._built_in)
         self._states: list[CodeState] = [self.newest]
         self._timestamps: list[int] = [self.newest.ts]
+        self._node_code: tuple[CodeState, NodeCode] | None = None
         #: the last state read from history: a query asks several times
         self._historic: CodeState | None = None
 
@@ -116,10 +118,7 @@ class Directory:
             transaction.add_system_point(*point)
         if module is None:
             return None
-        function = module.functions.get(path.name)
-        if function is None and module.stored.environment == "node":
-            return node_action(module, path)
-        return function
+        return module.functions.get(path.name)
 
     def has_module(self, component: int, module: str) -> bool:
         """Whether the newest deployment has the module at this canonical path."""
@@ -128,6 +127,13 @@ class Directory:
     def server_version(self, component: int) -> str:
         """The npm package's version of the last push, ``""`` before the first."""
         return self.newest.configs.get(component, NO_CONFIG).server_version
+
+    async def node_code(self) -> NodeCode:
+        """The deployed ``"use node"`` code: the same object while nothing that is deployed has changed."""
+        state = await self._durable()
+        if self._node_code is None or self._node_code[0] is not state:
+            self._node_code = state, node_code(state)
+        return self._node_code[1]
 
     async def environment(self, transaction: Any, component: int) -> Environment:
         """See ``FunctionDirectory``."""

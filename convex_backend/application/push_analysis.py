@@ -7,6 +7,7 @@ Source: ``push.md`` sections 5 to 7, ``runtime.md`` sections 1.5 to 1.10.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
 import attrs
@@ -14,7 +15,16 @@ import orjson
 
 from convex_backend.application.auth.providers import parse_config
 from convex_backend.application.env_declarations import declarations
-from convex_backend.application.push_checks import check_crons, check_functions, cron_spec, http_routes, is_unchanged
+from convex_backend.application.node_dependencies import dependencies_id
+from convex_backend.application.node_packages import NodeCode, ReadText
+from convex_backend.application.push_checks import (
+    check_crons,
+    check_functions,
+    check_node_functions,
+    cron_spec,
+    http_routes,
+    is_unchanged,
+)
 from convex_backend.application.push_components import (
     DEFAULT_DEFINITION,
     Instance,
@@ -28,6 +38,7 @@ from convex_backend.application.push_faults import auth_code, module_error, push
 from convex_backend.application.push_request import (
     AUTH_CONFIG,
     ISOLATE,
+    NODE,
     PushedDefinition,
     PushedModule,
     PushRequest,
@@ -72,6 +83,13 @@ class AnalysisPool(Protocol):
         """A started child that knows *modules*, an :class:`OpenAnalysis`."""
 
 
+class NodeAnalysis(Protocol):
+    """What puts pushed ``"use node"`` code on disk and analyses it (``node_actions.NodeActions``)."""
+
+    def analysis(self, code: NodeCode, read_text: ReadText) -> AbstractAsyncContextManager[tuple[Any, str]]:
+        """A child that analyses modules of *code*, an :class:`OpenAnalysis`, and the directory where they are."""
+
+
 @attrs.frozen(slots=True, eq=False)
 class EvaluatedDefinition:
     """The app, or a definition of a component, that was found good.
@@ -93,12 +111,14 @@ class Evaluated:
 
     :param definitions: by path; the app's path is empty. :param tree: the instances of them.
     :param auth: ``appAuth``. :param texts: of the modules that were sent, those of all definitions.
+    :param external_deps_id: of the external packages of ``"use node"`` modules; ``None`` without any.
     """
 
     definitions: dict[str, EvaluatedDefinition]
     tree: Instance
     auth: list[dict[str, Any]]
     texts: tuple[ModuleText, ...]
+    external_deps_id: str | None = None
 
     @property
     def app(self) -> EvaluatedDefinition:
@@ -160,7 +180,7 @@ class Evaluation:
     :param deployed: modules that are deployed, by path, by path of their definition.
     :param env: variables of the app, built-in ones included. :param built_in: those alone, which is all that components see.
     :param configs: clock and seed of the import phase, by path of the definition.
-    :param read_text: text of a deployed module by hash.
+    :param read_text: text of a deployed module by hash. :param node: for ``"use node"`` modules.
     """
 
     def __init__(
@@ -171,8 +191,15 @@ class Evaluation:
         built_in: Mapping[str, str],
         configs: Mapping[str, UdfConfig],
         read_text: Callable[[str], Awaitable[ModuleText]],
+        node: NodeAnalysis | None = None,
     ) -> None:
         self._request = request
+        self._node = node
+        modules = request.modules.values()
+        #: the pushed "use node" code, all of it in one package
+        self._node_code = NodeCode(
+            {one.path: one.hash for one in modules if one.environment == NODE}, request.node_dependencies
+        )
         self._definitions = request.definitions
         self._deployed = deployed
         self._env = env
@@ -186,6 +213,7 @@ class Evaluation:
         order = evaluation_order(self._definitions)
         reached = [self._definitions[path] for path in order]
         kept = {one.path: self._kept(one) for one in reached}
+        node_modules = await self._node_modules(kept[""])
         child = await pool.open_analysis(await self._texts(reached, kept))
         evaluated: dict[str, EvaluatedDefinition] = {}
         try:
@@ -199,7 +227,8 @@ class Evaluation:
                 schema = await self._schema(child, one)
                 modules = {}
                 for path, module in one.modules.items():
-                    modules[path] = kept[one.path].get(path) or await self._module(child, one, module)
+                    row = kept[one.path].get(path) or (node_modules.get(path) if one.path == "" else None)
+                    modules[path] = row or await self._module(child, one, module)
                 check_crons(modules)
                 definition = definitions[one.path]
                 if one.path != "":
@@ -215,7 +244,7 @@ class Evaluation:
             {path: one.definition for path, one in evaluated.items()}, routes, for_codegen=request.for_codegen
         ).app()
         texts = {module.text.hash: module.text for one in reached for module in one.modules.values() if module.text}
-        return Evaluated(evaluated, tree, auth, tuple(texts.values()))
+        return Evaluated(evaluated, tree, auth, tuple(texts.values()), dependencies_id(request.node_dependencies))
 
     async def run_schemas(self, pool: AnalysisPool) -> EvaluatedSchemas:
         """Evaluate definitions and schemas alone. :raises BadRequest: the pushed code's fault."""
@@ -240,7 +269,8 @@ class Evaluation:
         found: dict[str, StoredModule] = {}
         for path, module in definition.modules.items():
             stored = deployed.get(path)
-            if stored is not None and is_unchanged(module, stored, definition.modules):
+            package = self._node_code.id if definition.path == "" else None
+            if stored is not None and is_unchanged(module, stored, definition.modules, package):
                 found[path] = stored
         return found
 
@@ -259,6 +289,8 @@ class Evaluation:
                     found[special.text.hash] = special.text
             everything = linked or (kept is not None and len(kept[one.path]) < len(one.modules))
             for module in one.modules.values():
+                if module.environment == NODE:
+                    continue
                 if everything or (module.path == AUTH_CONFIG and kept is not None):
                     found[module.hash] = module.text or await self._read_text(module.hash)
         return list(found.values())
@@ -324,6 +356,42 @@ class Evaluation:
             return SchemaDefinition.parse(exported)
         except BadRequest as error:
             raise push_error(error, error.code, EVALUATION_PREFIX, module=module.path) from None
+
+    async def _node_modules(self, kept: Mapping[str, StoredModule]) -> dict[str, StoredModule]:
+        """Rows of the app's ``"use node"`` modules; those of *kept* need no analysis.
+
+        :raises BadRequest: the code's fault, or external packages cannot be installed.
+        """
+        pushed = [self._request.modules[path] for path in self._node_code.modules]
+        wanted = [module for module in pushed if not module.is_deps and module.path not in kept]
+        if not wanted:
+            return {}
+        if self._node is None:
+            raise BadRequest("NodeActionsNotSupported", '"use node" actions are not supported by this server.')
+        texts = {module.hash: module.text for module in pushed if module.text is not None}
+
+        async def read_text(digest: str) -> ModuleText:
+            return texts.get(digest) or await self._read_text(digest)
+
+        found: dict[str, StoredModule] = {}
+        code = self._node_code
+        node = {"package": code.id, "dependencies": [[one.name, one.version] for one in code.dependencies]}
+        async with self._node.analysis(code, read_text) as (child, directory):
+            for module in wanted:
+                spec = attrs.evolve(
+                    self._spec("", "module", module.path, {}, self._env), extra=orjson.dumps({"directory": directory})
+                )
+                try:
+                    answer = await child.run(spec)
+                except BadRequest as error:
+                    raise module_error(module.path, error) from None
+                functions = answer["functions"]
+                check_node_functions(module.path, functions)
+                check_functions(module.path, functions)
+                tree = {**_NO_ANALYSIS, "functions": functions, "node": node}
+                analysis = orjson.dumps(tree, option=orjson.OPT_SORT_KEYS).decode()
+                found[module.path] = StoredModule(module.path, NODE, module.sha256, module.hash, analysis)
+        return found
 
     async def _module(self, child: OpenAnalysis, pushed: PushedDefinition, module: PushedModule) -> StoredModule:
         row = StoredModule(module.path, module.environment, module.sha256, module.hash, "")

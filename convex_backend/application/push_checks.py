@@ -10,7 +10,7 @@ import orjson
 from convex_backend.application.cron_schedule import parse_schedule
 from convex_backend.application.env_declarations import PUSH_PREFIX
 from convex_backend.application.push_faults import module_error
-from convex_backend.application.push_request import ISOLATE, PushedModule
+from convex_backend.application.push_request import NODE, PushedModule
 from convex_backend.application.push_store import StoredModule
 from convex_backend.errors import BadRequest
 from convex_backend.values.kinds import InvalidValue
@@ -18,13 +18,21 @@ from convex_backend.values.paths import FunctionPath
 from convex_backend.values.validators import InvalidValidator, parse_args, parse_returns
 
 
-def is_unchanged(module: PushedModule, stored: StoredModule, modules: Mapping[str, PushedModule]) -> bool:
-    """Whether evaluating *module* again could give nothing else than *stored*, among *modules*."""
+def is_unchanged(
+    module: PushedModule, stored: StoredModule, modules: Mapping[str, PushedModule], package: str | None = None
+) -> bool:
+    """Whether evaluating *module* again could give nothing else than *stored*, among *modules*.
+
+    :param package: id of the pushed ``"use node"`` code.
+    """
     if (stored.hash, stored.environment) != (module.hash, module.environment):
         return False
     if not stored.analysis:
         return True
     tree = stored.tree()
+    if stored.environment == NODE:
+        # It may import any of the others, and external packages.
+        return package is not None and tree.get("node", {}).get("package") == package
     if tree["env"] or tree["importTime"] or tree["importRandom"]:
         return False
     return all(name in modules and modules[name].hash == digest for name, digest in tree["dynamicClosure"])
@@ -59,6 +67,17 @@ def check_functions(path: str, functions: list[dict[str, Any]]) -> None:
                 ) from None
 
 
+def check_node_functions(path: str, functions: list[dict[str, Any]]) -> None:
+    """:raises BadRequest: a ``"use node"`` module has something else than actions (``runtime.md`` section 11)."""
+    for function in functions:
+        if function["udfType"] != "Action":
+            raise BadRequest(
+                "InvalidModules",
+                f"{PUSH_PREFIX}`{function['name']}` defined in `{path}` is a {function['udfType']} function. Only actions can be "
+                "defined in Node.js. See https://docs.convex.dev/functions/actions for more details.",
+            )
+
+
 def cron_spec(job: dict[str, Any]) -> dict[str, Any]:
     """A cron job of ``crons.js`` as it is stored: the canonical path, and the arguments as JSON text."""
     return {
@@ -81,8 +100,6 @@ def check_crons(modules: Mapping[str, StoredModule]) -> None:
                 raise module_error(module.path, error) from None
             path = FunctionPath.parse(job["spec"]["udfPath"])
             target = modules.get(path.module)
-            if target is not None and target.environment != ISOLATE:
-                continue
             functions = target.tree().get("functions", ()) if target is not None else ()
             kinds = [function["udfType"] for function in functions if function["name"] == path.name]
             text = f"The cron job '{job['identifier']}' schedules"

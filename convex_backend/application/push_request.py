@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from convex_backend.application.node_dependencies import NodeDependency, read_dependencies
 from convex_backend.application.push_store import StoredModule
 from convex_backend.errors import BadRequest, Conflict
 from convex_backend.functions.module_text import ModuleText
@@ -20,6 +21,8 @@ MAX_MODULES: Final = 4096
 MAX_MODULE_BYTES: Final = 230_000_000
 ISOLATE: Final = "isolate"
 NODE: Final = "node"
+NODE_VERSIONS: Final = ("20", "22", "24")
+NEVER_NODE: Final = ("schema.js", "http.js", "crons.js", "auth.config.js", "convex.config.js")
 DEPS: Final = ("_deps/", "actions/_deps/")
 AUTH_CONFIG: Final = "auth.config.js"
 
@@ -71,6 +74,7 @@ class PushRequest:
     :param server_version: of the npm package.
     :param dependencies: paths of the component definitions that the app imports.
     :param components: definitions of components by path.
+    :param node_dependencies: external packages of ``"use node"`` modules, sorted. :param node_version: that the app asks for, if it does.
     :param linked: no bundler was at work: definition, schema and auth config may import the modules (simple deploys).
     """
 
@@ -83,6 +87,8 @@ class PushRequest:
     linked: bool = False
     dependencies: tuple[str, ...] = ()
     components: Mapping[str, PushedDefinition] = attrs.field(factory=dict)
+    node_dependencies: tuple[NodeDependency, ...] = ()
+    node_version: str | None = None
 
     @property
     def definitions(self) -> dict[str, PushedDefinition]:
@@ -190,6 +196,28 @@ def _check_size(definitions: Mapping[str, PushedDefinition]) -> None:
         raise BadRequest("ModulesTooLarge", f"Total module size exceeded: {size} > maximum {MAX_MODULE_BYTES} bytes.")
 
 
+def _node_version(tree: Mapping[str, Any]) -> str | None:
+    """:raises BadRequest: it is not supported. All that are run by the Node.js that comes with the server."""
+    version = tree.get("nodeVersion")
+    if version is not None and version not in NODE_VERSIONS:
+        raise BadRequest(
+            "NodeVersionNotSupported",
+            f"Node.js {version} is not supported: choose one of {', '.join(NODE_VERSIONS)} in convex.json.",
+        )
+    return version
+
+
+def _check_environments(modules: list[PushedModule]) -> None:
+    """:raises BadRequest: a module that belongs to the default runtime says ``"use node"``."""
+    for module in modules:
+        if module.environment == NODE and module.path in NEVER_NODE:
+            raise BadRequest(
+                "InvalidModules",
+                f'{module.path} cannot run in Node.js: remove the "use node" directive. Only actions can be defined in '
+                "Node.js. See https://docs.convex.dev/functions/actions for more details.",
+            )
+
+
 def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> PushRequest:
     """Read the body of start_push, evaluate_push or evaluate_schema.
 
@@ -203,10 +231,6 @@ def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> 
         if one.path in components:
             raise BadRequest("InvalidDefinition", f"The component definition {one.path} is listed twice.")
         components[one.path] = one
-    if tree.get("nodeVersion") == "18":
-        raise BadRequest(
-            "NodeVersionNotSupported", "Node.js 18 is not supported: choose a newer version in convex.json."
-        )
     changed = app.get("changedModules", app.get("functions", []))
     if not isinstance(changed, list):
         raise _malformed("`changedModules` must be an array")
@@ -224,6 +248,10 @@ def read_push(tree: Mapping[str, Any], deployed: Mapping[str, StoredModule]) -> 
         bool(tree.get("linked", False)),
         _dependencies(app),
         components,
+        read_dependencies(tree.get("nodeDependencies") or []),
+        _node_version(tree),
     )
+    special = [one for one in (request.definition, request.schema) if one is not None]
+    _check_environments([*modules.values(), *special])
     _check_size(request.definitions)
     return request

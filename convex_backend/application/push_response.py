@@ -57,7 +57,7 @@ def start_push(
     return {
         "pushId": push_id,
         "environmentVariables": dict(variables),
-        "externalDepsId": None,
+        "externalDepsId": evaluated.external_deps_id,
         "componentDefinitionPackages": {path: _package(one.modules) for path, one in evaluated.definitions.items()},
         "appAuth": evaluated.auth,
         "analysis": {path: _analysis(one) for path, one in evaluated.definitions.items()},

@@ -18,6 +18,7 @@ from convex_backend.functions.runner_pool import RunnerPool
 from convex_backend.functions.syscalls import SyscallTable
 
 if TYPE_CHECKING:
+    from convex_backend.application.node_actions import NodeRunner
     from convex_backend.application.system_functions import SystemFunctions
 
 
@@ -29,6 +30,7 @@ class Services:
     :param actions: children for actions of the default runtime.
     :param calls: what every call context shares.
     :param now_ns: wall clock.
+    :param node: runs ``"use node"`` actions.
     :param jobs: scheduled functions. :param deployment_state: whether functions run.
     """
 
@@ -45,3 +47,4 @@ class Services:
     now_ns: Callable[[], int]
     jobs: JobScheduling
     deployment_state: DeploymentState = attrs.field(factory=DeploymentState)
+    node: NodeRunner | None = None

@@ -345,6 +345,11 @@ class Analyzer:
         self._spawn = spawn
         self._open: set[Analysis] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether one of its analyses has not ended."""
+        return bool(self._open)
+
     async def open_analysis(self, modules: Iterable[ModuleText]) -> Analysis:
         """A started analysis over *modules*; the caller closes it.
 

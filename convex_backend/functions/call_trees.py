@@ -104,6 +104,7 @@ class CallTrees:
                 "realm": self._realms.allows(spec),
                 **({} if spec.http_route is None else {"route": spec.http_route}),
                 "ahead": spec.ahead,
+                **({"directory": spec.package} if spec.package else {}),
             }
         )
         try:
@@ -186,6 +187,8 @@ class CallTrees:
         result = read_result(frame.meta, frame.body, call.nested_lines, call.streamed)
         if result.realm is not None:
             self._realms.ended(call.spec, result.realm)
+        if result.retire:
+            call.slot.tainted = True
         if result.fault is not None:
             self.fail(call.root, result.fault)
             return
@@ -241,6 +244,9 @@ class CallTrees:
         """Who called ``run`` wants nothing any more."""
         if root.alive:
             root.slot.child.send(frames.CANCEL, root.id)
+            if root.spec.package:
+                # Its code cannot be stopped without its process.
+                root.slot.tainted = True
             self.end(root, abandon=True)
 
     def end_root(self, root: Call, outcome: Outcome) -> None:

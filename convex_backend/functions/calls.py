@@ -56,6 +56,8 @@ class Slot:
     :param unheard: of the root calls, those of which the child has said nothing yet.
     :param calls: every call by id, nested ones too.
     :param condemned: outcome for the root that the watchdog killed the child for.
+    :param tainted: a run has left something behind that others must not meet: no new calls.
+    :param idle_since: when its last call has ended, while it has none.
     :param stalled: one entry into JavaScript has been running for longer than a watchdog tick.
     """
 
@@ -68,6 +70,8 @@ class Slot:
     calls: dict[int, Call] = attrs.field(factory=dict)
     condemned: tuple[Call, Outcome] | None = None
     kill_reason: str | None = None
+    tainted: bool = False
+    idle_since: float = 0.0
     stalled: bool = False
     spoke: bool = False
     hello_timer: IDelayedCall | None = None

@@ -23,6 +23,7 @@ from convex_backend.errors import Overloaded, ServerFault
 from convex_backend.functions.admission import STOPPING_TEXT
 from convex_backend.functions.calls import Slot, SlotState
 from convex_backend.functions.frames import Frame
+from convex_backend.functions.limits import MEMORY_TEXT
 from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_process import Child, ProcessExit
 
@@ -47,6 +48,8 @@ class PoolOptions:
     :param max_waiting: calls that may wait for a slot.
     :param resident_bytes: a child whose memory grows over this is replaced when its calls have ended.
     :param eager: start the first child with the server, and keep one spare; else start with the first call.
+    :param idle_seconds: a child without calls for so long is closed; ``None``: never.
+    :param memory_text: what an action is told that has used up its child's memory.
     :param reuse_realms: queries and mutations of modules that allow it are evaluated in contexts that served other runs.
     """
 
@@ -62,6 +65,8 @@ class PoolOptions:
     resident_bytes: int = 512 * 1024 * 1024
     eager: bool = True
     reuse_realms: bool = False
+    idle_seconds: float | None = None
+    memory_text: str = MEMORY_TEXT
 
 
 class Fleet:
@@ -208,8 +213,23 @@ class Fleet:
 
     def call_ended(self, slot: Slot) -> None:
         """A root call has left *slot*."""
+        slot.idle_since = self._clock.seconds()
+        if slot.tainted and slot.state is SlotState.READY:
+            self._set_state(slot, SlotState.DRAINING)
+            if not self._ready:
+                self.grow()
         if slot.state is SlotState.DRAINING and not slot.roots:
             slot.child.close()
+
+    def close_idle(self) -> None:
+        """Close the children that have had no calls for long."""
+        limit = self._options.idle_seconds
+        if limit is None:
+            return
+        for slot in list(self._ready):
+            if not slot.roots and self._clock.seconds() - slot.idle_since >= limit:
+                self._set_state(slot, SlotState.DRAINING)
+                slot.child.close()
 
     def _launch(self, target: SlotState) -> Deferred[Slot]:
         if self._stopping:
@@ -295,6 +315,7 @@ class Fleet:
         was = slot.state
         slot.state = state
         if state is SlotState.READY:
+            slot.idle_since = self._clock.seconds()
             self._ready.append(slot)
             self._on_ready()
             self._ready_waiters.fire(None)

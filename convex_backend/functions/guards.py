@@ -30,6 +30,8 @@ UNPRIVILEGED = 65534
 _ISOLATE_FILES = 256
 _ACTION_FILES = 4096
 _LAUNCHER = str(Path(__file__).with_name("sandbox_launcher.py"))
+_NODE_LAUNCHER = str(Path(__file__).with_name("node_launcher.py"))
+_NODE_STEPS = ("file_access", "no_new_privileges", "other_user", "limits", "parent_death")
 _NOT_ROOT = "the server does not run as root"
 _NOT_LAUNCHED = "the launcher did not run"
 
@@ -90,6 +92,30 @@ def launch(command: Sequence[str], *, network: bool) -> list[str]:
     ]
 
 
+def launch_node(command: Sequence[str], *, read: Sequence[str], write: Sequence[str]) -> list[str]:
+    """Likewise for actions with all of Node.
+
+    :param read: directories that they may read, and execute files in, besides the system's. :param write: those that they may write.
+    """
+    if not sys.executable:
+        return list(command)
+    uid, gid = _unprivileged_ids() if os.geteuid() == 0 else (-1, -1)
+    numbers = map(str, (os.getpid(), uid, gid, _ACTION_FILES))
+    return [sys.executable, "-I", "-S", _NODE_LAUNCHER, *numbers, "--", *read, "--", *write, "--", *command]
+
+
+def give_to_children(path: Path) -> None:
+    """Make *path* the property of the user that children run as, if that is another one."""
+    if os.geteuid() == 0:
+        os.chown(path, *_unprivileged_ids())
+
+
+def let_children_pass(path: Path) -> None:
+    """Let the user that children run as, if that is another one, reach what is under *path*, without seeing what is there."""
+    if os.geteuid() == 0 and path.is_dir():
+        path.chmod(path.stat().st_mode | 0o011)
+
+
 def launch_environment() -> dict[str, str]:
     """The launcher's environment; the child itself has ``TZ`` only."""
     # A Python that is built with a shared library may need this one to start.
@@ -116,16 +142,17 @@ def _unprivileged_ids() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def read_report(fd: int, offset: int, *, network: bool) -> GuardReport:
+def read_report(fd: int, offset: int, *, network: bool, node: bool = False) -> GuardReport:
     """What the launcher wrote to its child's announce file.
 
     :param network: whether the child has a network on purpose: then it is not said to be missing.
+    :param node: whether it has all of Node on purpose, likewise.
     """
     text = os.pread(fd, REPORT_BYTES, offset).rstrip(b"\0").decode("utf-8", "replace")
     done = dict(line.partition("\t")[::2] for line in text.splitlines())
-    active, missing = dict([_PERMISSION]), {}
+    active, missing = {} if node else dict([_PERMISSION]), {}
     for label, (step, words) in _STEPS.items():
-        if label == "no_network" and network:
+        if (label == "no_network" and network) or (node and label not in _NODE_STEPS):
             continue
         reason = done.get(step, _NOT_ROOT if step == "user" and done else _NOT_LAUNCHED)
         if reason:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from convex_backend.interfaces import LogLine
+from convex_backend.interfaces import CallSpec, LogLine
 from convex_backend.values.limits import MAX_DOCUMENT_BYTES, MAX_DOCUMENT_NESTING
 
 MAX_ARGUMENT_BYTES = 16 * 1024 * 1024
@@ -20,6 +20,12 @@ MEMORY_MEGABYTES = 64
 USER_TIMEOUT_TEXT = "Function execution timed out (maximum duration: 1s)"
 SYSCALL_TIMEOUT_TEXT = "Your request timed out performing too many system operations."
 MEMORY_TEXT = f"JavaScript execution ran out of memory (maximum memory usage: {MEMORY_MEGABYTES} MB)"
+NODE_MEMORY_MEGABYTES = 512
+MAX_NODE_BYTES = 5 * 1024 * 1024
+NODE_ARGUMENTS_TEXT = (
+    "Node actions arguments size is too large. The maximum size is 5 MiB. Reduce the size of the arguments or consider "
+    "using Convex runtime actions instead, which have a 16 MiB limit. See https://docs.convex.dev/functions/runtimes"
+)
 DEPTH_TEXT = "Cross component call depth limit exceeded. Do you have an infinite loop in your app?"
 HELP = (
     "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective "
@@ -32,6 +38,18 @@ WARN_SHARE = 0.8
 def timeout_text(seconds: float) -> str:
     """The text of a call that ran out of its wall limit of *seconds*."""
     return f"Function execution timed out (maximum duration: {seconds:g}s)"
+
+
+def action_timeout_text(spec: CallSpec) -> str:
+    """The text of an action that ran out of its wall limit (``runtime.md`` section 8.5)."""
+    if spec.package:
+        return f"Action `{spec.export}` execution timed out (maximum duration {spec.timeout_seconds:g}s)"
+    return timeout_text(spec.timeout_seconds)
+
+
+def memory_text(megabytes: int) -> str:
+    """The text of a run that took more memory than *megabytes*."""
+    return f"JavaScript execution ran out of memory (maximum memory usage: {megabytes} MB)"
 
 
 @attrs.frozen(slots=True)

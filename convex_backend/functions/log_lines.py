@@ -105,11 +105,14 @@ def flatten(raw: Sequence[Mapping[str, object]], nested: Mapping[int, Sequence[L
 
 
 def cap(lines: Sequence[LogLine]) -> tuple[LogLine, ...]:
-    """At most 256 lines of the functions; the 256th of a longer run says so. System lines do not count and follow."""
+    """At most 256 lines of the functions; the 256th of a longer run says so. System lines do not count and follow.
+
+    What runs ``"use node"`` actions has counted by itself, with the line that says so as the 257th.
+    """
     if len(lines) < MAX_LINES:
         return tuple(lines)
     own = [line for line in lines if line.code is None]
-    if len(own) < MAX_LINES or (len(own) == MAX_LINES and own[-1].messages == (OVERFLOW_TEXT,)):
+    if len(own) < MAX_LINES or (len(own) <= MAX_LINES + 1 and own[-1].messages == (OVERFLOW_TEXT,)):
         return tuple(lines)
     overflow = LogLine((OVERFLOW_TEXT,), "ERROR", own[MAX_LINES - 1].timestamp)
     return (*own[: MAX_LINES - 1], overflow, *(line for line in lines if line.code is not None))

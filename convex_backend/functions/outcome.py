@@ -39,12 +39,14 @@ class Result:
 
     :param fault: why the run must not be believed, instead of an outcome.
     :param realm: what the child says of a context that may serve other runs.
+    :param retire: the child must serve nobody else: its run may have broken the process.
     """
 
     outcome: Outcome
     consumed: dict[str, int] | None
     fault: ConvexError | None = None
     realm: dict[str, Any] | None = None
+    retire: bool = False
 
 
 def system_failure(message: str, logs: Sequence[LogLine] = (), cpu_seconds: float = 0.0) -> Outcome:
@@ -82,7 +84,7 @@ def read_result(
         fault = Overloaded("Busy", "I'm a bit busy.")
     elif kind == "fatal":
         fault = ServerFault()
-    return Result(outcome, consumed, fault, realm)
+    return Result(outcome, consumed, fault, realm, tree.get("retire") is True)
 
 
 def _observed(tree: object) -> frozenset[str]:

@@ -279,7 +279,7 @@ class RunnerPool:
                 continue
             if root.action:
                 guilty = root is announced_root or len(roots) == 1
-                text = MEMORY_TEXT if exit.out_of_memory and guilty else ServerFault.MESSAGE
+                text = self._options.memory_text if exit.out_of_memory and guilty else ServerFault.MESSAGE
                 lost: Outcome | Lost = system_failure(text, root.streamed)
             elif slot.kill_reason is not None and not alone:
                 lost = Lost(False, False)
@@ -333,6 +333,7 @@ class RunnerPool:
     def ticked(self) -> None:
         """See :class:`Watched`."""
         self._admission.expire()
+        self._fleet.close_idle()
         slots = self._fleet.slots
         self._metrics.running.set(self._admission.running)
         self._metrics.waiting.set(self._admission.waiting)

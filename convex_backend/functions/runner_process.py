@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -132,17 +133,34 @@ class Child(Protocol):
 
 @attrs.frozen(slots=True)
 class RunnerCommand:
-    """The command line of a child. ``main`` is the script; ``flags`` stand before it; ``network``: may it open connections?"""
+    """The command line of a child. ``main`` is the script; ``flags`` stand before it; ``network``: may it open connections?
+
+    :param full_node: it has all of Node, for ``"use node"`` actions. :param read: directories that it may then read besides the
+        system's. :param write: those that it may write.
+    """
 
     node: str
     main: str
     flags: tuple[str, ...]
     network: bool = False
+    full_node: bool = False
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
 
     @property
     def argv(self) -> list[str]:
         """Program name, flags and script."""
         return [self.node, *self.flags, self.main]
+
+    def launch(self) -> list[str]:
+        """The command that starts it behind its guards."""
+        if self.full_node:
+            return guards.launch_node(self.argv, read=self.read, write=self.write)
+        return guards.launch(self.argv, network=self.network)
+
+    def report(self, fd: int) -> guards.GuardReport:
+        """Which guards hold it. :param fd: its announce file."""
+        return guards.read_report(fd, ANNOUNCE.size, network=self.network, node=self.full_node)
 
 
 def find_node() -> str:
@@ -185,6 +203,24 @@ def runner_command(
     if analysis:
         flags.append("--experimental-vm-modules")
     return RunnerCommand(node or find_node(), str(main), tuple(flags), network)
+
+
+def node_command(
+    dist: Path, directory: str, dependencies: str | None, *, memory_megabytes: int, write: tuple[str, ...] = ()
+) -> RunnerCommand:
+    """The command of a child for the ``"use node"`` actions of one deployment.
+
+    :param dist: directory of the built runner. :param directory: of the deployment's package, whose ``tmp`` it may write.
+    :param dependencies: directory of its npm packages. :param write: directories that it may write besides.
+    :raises ServerFault: the bundle or node is missing.
+    """
+    main = dist / "node" / "main.mjs"
+    if not main.exists():
+        raise ServerFault(f"The JavaScript runner is not built: {main} is missing. Run: pip install .")
+    node = find_node()
+    flags = (f"--max-old-space-size={memory_megabytes}", "--no-warnings")
+    read = (str(Path(node).parents[1]), str(dist), directory, *(() if dependencies is None else (dependencies,)))
+    return RunnerCommand(node, str(main), flags, True, True, read, (f"{directory}/tmp", *write))
 
 
 class _Output(ProcessProtocol):
@@ -265,7 +301,7 @@ class RunnerProcess:
         try:
             ours.setblocking(False)
             self._announce_fd = _announce_file()
-            argv = guards.launch(self._command.argv, network=self._command.network)
+            argv = self._command.launch()
             self._process = self._reactor.spawnProcess(
                 self._output,
                 argv[0],
@@ -371,7 +407,7 @@ class RunnerProcess:
             return
         self._greeted = True
         if self._guarded is not None:
-            self._guarded(guards.read_report(self._announce_fd, ANNOUNCE.size, network=self._command.network))
+            self._guarded(self._command.report(self._announce_fd))
         assert self._listener is not None
         self._listener.child_ready(self)
 
@@ -432,6 +468,8 @@ class RunnerProcess:
 
     def exited(self, status: BaseException | None) -> None:
         """The process was reaped; its last frames may still be in the socket."""
+        if self._command.full_node:
+            self._end_group()
         code = getattr(status, "exitCode", None)
         number = getattr(status, "signal", None)
         self._exit = ProcessExit(
@@ -446,6 +484,13 @@ class RunnerProcess:
         else:
             # processEnded would wait for a grandchild that holds a pipe; the socket's end, or a grace, is enough.
             self._timers.append(self._reactor.callLater(READ_GRACE_SECONDS, self._finish))
+
+    def _end_group(self) -> None:
+        """What the child has started goes with it: the launcher has made it the leader of a group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self._log.debug("runner {pid} has left no processes", pid=self.pid)
 
     def _finish(self) -> None:
         if self._lost or self._exit is None or self._listener is None:

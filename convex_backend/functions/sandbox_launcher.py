@@ -68,11 +68,11 @@ def _prctl(option: int, argument: int, pointer: object = None) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _set_limits(files: int, command: list[str]) -> None:
+def _set_limits(files: int, command: list[str], file_bytes: int = FILE_BYTES) -> None:
     heap = [int(flag[len(_HEAP_FLAG) :]) for flag in command if flag.startswith(_HEAP_FLAG)]
     for kind, bound in (
         (resource.RLIMIT_CORE, 0),  # a core file would hold the data of users
-        (resource.RLIMIT_FSIZE, FILE_BYTES),  # enough for the announcement
+        (resource.RLIMIT_FSIZE, file_bytes),  # enough for the announcement
         (resource.RLIMIT_NOFILE, files),
         # Buffers and WebAssembly memories are not in V8's heap, which has a limit of its own.
         *((resource.RLIMIT_DATA, NODE_DATA_BYTES + (megabytes << 20)) for megabytes in heap),
@@ -91,7 +91,7 @@ def _set_limits(files: int, command: list[str]) -> None:
                 file.write(b"%d" % OOM_SCORE)
 
 
-def _change_user(uid: int, gid: int, node: str, script: str) -> None:
+def _change_user(uid: int, gid: int, node: str, script: str, directories: tuple[str, ...] = ()) -> None:
     """:raises OSError: that user cannot read what it needs, or we may not; we are who we were."""
     if os.access not in os.supports_effective_ids:
         raise OSError("this system cannot say what another user may read")
@@ -102,7 +102,8 @@ def _change_user(uid: int, gid: int, node: str, script: str) -> None:
         os.setegid(gid)
         os.seteuid(uid)
         try:
-            for path, mode in ((node, os.R_OK | os.X_OK), (script, os.R_OK)):
+            wanted = [(node, os.R_OK | os.X_OK), (script, os.R_OK)]
+            for path, mode in (*wanted, *((path, os.R_OK | os.X_OK) for path in directories)):
                 if not os.access(path, mode, effective_ids=True):
                     raise OSError(f"user {uid} may not read {path}")
         finally:

@@ -22,7 +22,7 @@ from convex_backend.functions.limits import (
     SYSCALL_TIMEOUT_TEXT,
     USER_SECONDS,
     USER_TIMEOUT_TEXT,
-    timeout_text,
+    action_timeout_text,
 )
 
 TICK_SECONDS = 0.1
@@ -149,7 +149,7 @@ class Watchdog:
         root = call.root
         if root.action:
             if wall > root.spec.timeout_seconds:
-                self._pool.condemn(slot, root, timeout_text(root.spec.timeout_seconds), "action_time")
+                self._pool.condemn(slot, root, action_timeout_text(root.spec), "action_time")
                 return True
             return False
         if burned > USER_SECONDS or wall > MAX_ENTRY_SECONDS:
@@ -176,7 +176,7 @@ class Watchdog:
     def _check_root(self, root: Call, now: float) -> None:
         if root.action:
             if now - root.started > root.spec.timeout_seconds:
-                self._pool.end_root(root, timeout_text(root.spec.timeout_seconds), "action_time")
+                self._pool.end_root(root, action_timeout_text(root.spec), "action_time")
             return
         seconds = root.syscall_seconds
         if root.syscall_since is not None:

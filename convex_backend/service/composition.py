@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
@@ -29,6 +30,9 @@ from convex_backend.application.file_collector import FileCollector
 from convex_backend.application.file_storage import FileStorage
 from convex_backend.application.function_log import FunctionLog
 from convex_backend.application.live_queries import LiveQueries
+from convex_backend.application.node_actions import NodeActions
+from convex_backend.application.node_dependencies import NodeDependencies, npm_environment
+from convex_backend.application.node_packages import NodePackages
 from convex_backend.application.push_history import PushHistory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.rollback import Rollbacks
@@ -40,6 +44,7 @@ from convex_backend.application.simple_deploy import SimpleDeploy
 from convex_backend.application.system_functions import SystemFunctions
 from convex_backend.deferreds import from_coroutine
 from convex_backend.functions.context import CallServices, DeploymentInfo
+from convex_backend.functions.npm_install import npm_install
 from convex_backend.functions.syscalls import full_table
 from convex_backend.service.backend import Deployment
 from convex_backend.service.demo_files import read_demo
@@ -188,6 +193,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         registry=registry,
     )
     jobs = JobScheduling(database=database, directory=directory, now_ns=now_ns)
+    node = _node_actions(machinery, store, directory)
     services = Services(
         settings=settings,
         database=database,
@@ -220,6 +226,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         now_ns=now_ns,
         jobs=jobs,
         deployment_state=deployment_state,
+        node=node,
     )
     await deployment_state.follow(database)
     deploy = Deploy(
@@ -231,6 +238,7 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
         random_bytes=os.urandom,
         now_ns=now_ns,
         history=history,
+        node=node,
     )
     simple_deploy = SimpleDeploy(deploy=deploy, analyzer=machinery.analyzer, read_library=read_library)
     ad_hoc_queries = AdHocQueries(
@@ -279,3 +287,30 @@ async def compose(machinery: Machinery, deployment: Deployment) -> WebFront:
     ]
     site = make_site(application, sync, registry, reactor, machinery.configuration.site_url)
     return WebFront(application, directory, sync, site, [*loops, files.collector])
+
+
+def _node_actions(machinery: Machinery, store: PushStore, directory: Directory) -> NodeActions:
+    """What runs ``"use node"`` actions; its files are in ``node`` of the local storage, made when they are needed."""
+    reactor = machinery.reactor
+    root = machinery.configuration.local_storage / "node"
+
+    def random_name() -> str:
+        return os.urandom(8).hex()
+
+    def install(folder: Path, cache: Path) -> Awaitable[str | None]:
+        return npm_install(reactor, folder, cache, npm_environment(os.environ))
+
+    pool = reactor.getThreadPool()
+    dependencies = NodeDependencies(
+        root / "dependencies", install=install, reactor=reactor, pool=pool, random_name=random_name
+    )
+    packages = NodePackages(
+        root / "packages",
+        dependencies,
+        read_text=store.module_text,
+        is_live=machinery.node.is_live,
+        reactor=reactor,
+        pool=pool,
+        random_name=random_name,
+    )
+    return NodeActions(directory=directory, packages=packages, executor=machinery.node)

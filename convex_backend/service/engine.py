@@ -12,6 +12,7 @@ ends the server with a line that says why.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -30,10 +31,12 @@ from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions.analyze import Analyzer
 from convex_backend.functions.fleet import PoolOptions
 from convex_backend.functions.guards import GuardBoard
+from convex_backend.functions.limits import NODE_MEMORY_MEGABYTES
 from convex_backend.functions.module_text import ModuleText
+from convex_backend.functions.node_executor import NodeExecutor, NodePackage
 from convex_backend.functions.pool_metrics import PoolMetrics
 from convex_backend.functions.runner_pool import RunnerPool
-from convex_backend.functions.runner_process import RunnerProcess, runner_command
+from convex_backend.functions.runner_process import RunnerProcess, node_command, runner_command
 from convex_backend.interfaces import IBlobStore
 from convex_backend.resource_files import resource
 from convex_backend.service.backend import Deployment, Front
@@ -83,6 +86,7 @@ class Machinery:
     database: Database
     isolates: RunnerPool
     actions: RunnerPool
+    node: NodeExecutor
     analyzer: Analyzer
     modules: ModuleSource
     blobs: IBlobStore
@@ -148,12 +152,24 @@ class Engine:
             modules,
             metrics,
         )
+
+        def spawn_node(package: NodePackage) -> RunnerProcess:
+            command = node_command(
+                dist,
+                package.directory,
+                package.dependencies,
+                memory_megabytes=NODE_MEMORY_MEGABYTES,
+                write=_shared_scratch(configuration),
+            )
+            return RunnerProcess(reactor, command, guards.listener("node"))
+
+        node = NodeExecutor(reactor, spawn_node, metrics)
         # A push is analysed in a child of its own, which ends with it.
         analysis_command = runner_command(dist, memory_megabytes=_ANALYSIS_MEGABYTES, analysis=True)
         analyzer = Analyzer(reactor, lambda: RunnerProcess(reactor, analysis_command, guards.listener("analysis")))
         blobs = LocalBlobStore(configuration.local_storage / "files", reactor)
         self._machinery = Machinery(
-            configuration, reactor, clock, registry, database, isolates, actions, analyzer, modules, blobs
+            configuration, reactor, clock, registry, database, isolates, actions, node, analyzer, modules, blobs
         )
         self._stopping = False
         self.parts: Sequence[Part] = (
@@ -194,7 +210,7 @@ class Engine:
     async def _stop_children(self) -> None:
         self._stopping = True
         machinery = self._machinery
-        owners = (machinery.isolates, machinery.actions, machinery.analyzer)
+        owners = (machinery.isolates, machinery.actions, machinery.node, machinery.analyzer)
         # All at once: each waits for children that take their time to end.
         for stopping in [from_coroutine(owner.stop()) for owner in owners]:
             await stopping
@@ -217,6 +233,14 @@ class Engine:
 
     async def _close_file(self) -> None:
         await self._machinery.database.persistence.close()
+
+
+def _shared_scratch(configuration: Configuration) -> tuple[str, ...]:
+    """What Node actions may write besides a directory of their own: the system's directory for temporary files, which many packages
+    name, unless data of this server is in it."""
+    scratch = Path(tempfile.gettempdir()).resolve()
+    ours = (Path(configuration.database_path), configuration.local_storage)
+    return () if any(scratch in one.absolute().resolve().parents for one in ours) else (str(scratch),)
 
 
 def _persistence(path: str, reactor: Any) -> Any:

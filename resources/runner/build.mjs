@@ -189,7 +189,7 @@ names.forEach((name, i) => output(`globals/${name}.js`, texts[i]));
 const manifest = { groups: {} };
 for (const name of names) manifest.groups[name] = { file: `globals/${name}.js`, ...groups[name] };
 output("globals.json", `${JSON.stringify(manifest, null, 1)}\n`);
-for (const entry of ["main.mjs"]) {
+for (const entry of ["main.mjs", "node/main.mjs"]) {
   if (existsSync(join(source, entry))) output(entry, await buildHost(entry));
 }
 cpSync(join(source, "analysis.js"), join(staging, "analysis.js"));

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 
 from convex_backend.application.calls import Target
 from convex_backend.application.deploy import Deploy
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import EnvironmentVariables
+from convex_backend.application.node_packages import NodeCode, ReadText
 from convex_backend.application.push_history import PushHistory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.sealing import Sealer
@@ -89,6 +92,28 @@ class FakeAnalyzer:
         return self.children[-1]
 
 
+class FakeNode:
+    """Analyses ``"use node"`` modules in the same way, and remembers the code that it was given."""
+
+    def __init__(self) -> None:
+        self.codes: list[NodeCode] = []
+        self.log: list[str] = []
+
+    @asynccontextmanager
+    async def analysis(self, code: NodeCode, read_text: ReadText) -> AsyncIterator[tuple[Any, str]]:
+        self.codes.append(code)
+        texts = {path: await read_text(digest) for path, digest in code.modules.items()}
+        child = FakeAnalysis(texts.values(), self.log)
+        ask = child.run
+
+        async def run(spec: AnalysisSpec) -> Any:
+            assert json.loads(spec.extra) == {"directory": f"packages/{code.id}"}
+            return await ask(attrs.evolve(spec, modules={path: text.hash for path, text in texts.items()}))
+
+        child.run = run  # type: ignore[method-assign]
+        yield child, f"packages/{code.id}"
+
+
 def function(name: str, kind: str = "Query", visibility: str | None = "public", args: Any = None) -> dict[str, Any]:
     """What analysis finds of a function."""
     return {
@@ -145,6 +170,7 @@ class Deployment:
         self.store = Store(persistence)
         self.db = self.store.db
         self.analyzer = FakeAnalyzer()
+        self.node = FakeNode()
         self.rows = PushStore(database=self.db)
         self.directory = Directory(database=self.db, cloud_origin=CLOUD, site_origin=SITE)
         self.directory.start()
@@ -158,6 +184,7 @@ class Deployment:
             random_bytes=self.db.random_bytes,
             now_ns=self.store.clock.now_ns,
             history=self.history,
+            node=self.node,
         )
         self.environment = EnvironmentVariables(
             database=self.db, store=self.rows, directory=self.directory, analyzer=self.analyzer

@@ -430,15 +430,6 @@ def test_http_routes_are_listed(app: Deployment) -> None:
     assert app.deploy.has_http_routes()
 
 
-def test_node_modules_are_recorded(app: Deployment) -> None:
-    """A ``"use node"`` module is not analysed here; whatever it exports resolves to an action that is marked as such."""
-    app.push({**module("email.js"), "environment": "node"})
-    found = app.resolve("email:send")
-    assert found is not None
-    assert (found.kind, found.node) == ("action", True)
-    assert "module email.js" not in app.analyzer.log
-
-
 def test_evaluate_schema_tells_of_the_work(app: Deployment) -> None:
     """Dropped and added indexes come with the number of documents; tables with what a check would have to walk. Nothing is written."""
     app.push(schema=schema(table("t", {"a": {"type": "number"}}, indexes=[index("i", "a")])))
@@ -472,6 +463,11 @@ def test_read_only_keys_may_not_push(app: Deployment) -> None:
     ("change", "code"),
     [
         ({"nodeVersion": "18"}, "NodeVersionNotSupported"),
+        ({"nodeVersion": "21"}, "NodeVersionNotSupported"),
+        ({"nodeDependencies": 1}, "BadJsonBody"),
+        ({"nodeDependencies": [{"name": "ms"}]}, "BadJsonBody"),
+        ({"nodeDependencies": [{"name": "ms", "version": "file:../x"}]}, "InvalidNodeDependency"),
+        ({"nodeDependencies": [{"name": "--global", "version": "1.0.0"}]}, "InvalidNodeDependency"),
         ({"appDefinition": None}, "BadJsonBody"),
         ({"componentDefinitions": 1}, "BadJsonBody"),
     ],
