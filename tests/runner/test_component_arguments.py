@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - JavaScript texts
 """``1.0/componentArgument``: what older components were given when they were mounted (``runtime.md`` section 2.3)."""
 
 from __future__ import annotations
@@ -30,7 +29,13 @@ def child() -> Iterator[Child]:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("size", {"value": 3}), ("deep", {"value": {"a": [1, None]}}), ("missing", {}), ("__proto__", {}), ("toString", {})],
+    [
+        ("size", {"value": 3}),
+        ("deep", {"value": {"a": [1, None]}}),
+        ("missing", {}),
+        ("__proto__", {}),
+        ("toString", {}),
+    ],
 )
 def test_arguments_of_a_component(child: Child, name: str, expected: Any) -> None:
     """A component reads its arguments by name; one that was not given is absent."""
