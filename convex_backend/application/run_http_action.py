@@ -25,7 +25,6 @@ from twisted.internet.defer import CancelledError
 from convex_backend.application import calls
 from convex_backend.application.action_lines import ActionLines
 from convex_backend.application.deployment_state import PAUSED_TEXT
-from convex_backend.application.deployment_state import PAUSED_TEXT
 from convex_backend.application.http_routing import NoTarget
 from convex_backend.application.run_action import ActionCalls
 from convex_backend.application.types import Caller, Identity

@@ -37,7 +37,7 @@ function mismatch(name, exported) {
 let httpRoute = ""; // "GET /path", until the host takes it
 let httpHead = ""; // JSON text of status, headers and stream, until the host takes it
 let httpStream = null; // id of the body that the client gets
-const endedStreams = create(null);
+let endedStreams = create(null);
 
 function responseEnded(streamId) {
   endedStreams[streamId] = true;

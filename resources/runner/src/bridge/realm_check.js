@@ -173,4 +173,7 @@ function restart() {
   nextTimer = 1;
   nextStream = 0;
   epoch = 0;
+  httpRoute = httpHead = "";
+  httpStream = null;
+  endedStreams = create(null);
 }
