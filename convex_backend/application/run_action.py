@@ -16,6 +16,7 @@ from convex_backend.application.services import Services
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult, Identity
 from convex_backend.errors import ConvexError
 from convex_backend.functions.context import CallContext
+from convex_backend.functions.limits import MAX_NODE_BYTES, NODE_ARGUMENTS_TEXT
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.functions.streams import CallStreams
 from convex_backend.interfaces import FunctionError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 #: How deep actions may call actions: each level holds a place among the running ones.
 MAX_ACTION_DEPTH = 8
-NODE_TEXT = '"use node" actions are not available in this version of convex-backend yet.'
 
 
 class ActionCalls:
@@ -98,7 +98,7 @@ async def run_action(
     internal: bool = False,
     depth: int = 0,
 ) -> CallResult:
-    """Run an action of the default runtime.
+    """Run an action, in the default runtime or in Node.
 
     :param args: JSON text of an object or of an array of one.
     :param internal: the call comes from server code: internal functions are open.
@@ -115,8 +115,8 @@ async def run_action(
         if caller.source not in calls.INSIDE_SOURCES:
             services.deployment_state.check(None)
         prepared = await calls.prepare(services, None, wanted, args, "action")
-        if prepared.function.node:
-            raise FunctionFailed(FunctionError(NODE_TEXT))
+        if prepared.function.node and len(prepared.args) > MAX_NODE_BYTES:
+            raise FunctionFailed(FunctionError(NODE_ARGUMENTS_TEXT))
     except ConvexError as error:
         failure = calls.function_error(error)
         return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
@@ -156,7 +156,11 @@ async def run_action(
         admitted=depth > 0,
     )
     started = services.now_ns()
-    outcome = await services.actions.run(spec, make_host)
+    if prepared.function.node:
+        assert services.node is not None, "a push of Node actions has been accepted"
+        outcome = await services.node.run(spec, make_host)
+    else:
+        outcome = await services.actions.run(spec, make_host)
     lines.ended(outcome.log_lines)
     services.function_log.record_completion(
         kind="action",
