@@ -163,10 +163,6 @@ class Application:
             return await self.run_mutation(path, args, identity, caller, component_path=component_path)
         return await self.run_action(path, args, identity, caller, component_path=component_path)
 
-    def has_http_routes(self) -> bool:
-        """Whether ``http.js`` is deployed."""
-        return self.deploy.has_http_routes()
-
     def latest_ts(self) -> int:
         """The newest durable timestamp (ns)."""
         return self.services.database.committer.durable_ts

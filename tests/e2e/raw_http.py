@@ -45,8 +45,10 @@ class RawClient:
 
     def read_all(self) -> bytes:
         """Read to the end of the connection."""
-        while got := self.socket.recv(65536):
-            self.data += got
+        parts = [self.data]
+        while got := self.socket.recv(1 << 18):
+            parts.append(got)
+        self.data = b"".join(parts)
         return self.data
 
     def head(self) -> tuple[int, list[tuple[str, str]]]:

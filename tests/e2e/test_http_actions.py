@@ -48,13 +48,15 @@ def lines(found: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def unchunked(data: bytes) -> bytes:
     """What a chunked body holds."""
     parts = []
+    at = 0
     while True:
-        size, _, data = data.partition(b"\r\n")
-        count = int(size, 16)
+        line_end = data.index(b"\r\n", at)
+        count = int(data[at:line_end], 16)
         if not count:
             return b"".join(parts)
-        parts.append(data[:count])
-        data = data[count + 2 :]
+        at = line_end + 2
+        parts.append(data[at : at + count])
+        at += count + 2
 
 
 def test_routes(actions: Server) -> None:

@@ -61,10 +61,6 @@ class FakeDeploy:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.answer: Any = {}
-        self.http_routes = False
-
-    def has_http_routes(self) -> bool:
-        return self.http_routes
 
     async def get_config_hashes(self) -> Any:
         return await self._give("get_config_hashes", None)
@@ -221,9 +217,6 @@ class FakeApplication:
         self.answer: Any = success()
         self.http_actions: list[FakeHttpAction] = []
         self.http_answer: Any = None
-
-    def has_http_routes(self) -> bool:
-        return self.deploy.has_http_routes()
 
     def http_action(self, request: HttpRequest, identity: Identity, caller: Caller, listener: Any) -> FakeHttpAction:
         """A new one; it ends at once when ``http_answer`` is set."""
