@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,26 +144,49 @@ def running(folder: Path, *options: str) -> Iterator[Server]:
             server.process.wait(10)
 
 
-def make_app(folder: Path, name: str = "chat") -> Path:
-    """A copy of a sample app that can run the CLI: ``node_modules`` is a link to the shared install."""
+def make_app(folder: Path, name: str = "chat", packages: Path = npm_cache.APPS) -> Path:
+    """A copy of a sample app that can run the CLI: ``node_modules`` is a link to the shared install.
+
+    :param packages: the folder of the app, with the ``package.json`` of what it uses.
+    """
     target = folder / name
-    shutil.copytree(npm_cache.APPS / name, target, ignore=shutil.ignore_patterns("_generated", "node_modules"))
-    (target / "node_modules").symlink_to(npm_cache.installed() / "node_modules")
+    shutil.copytree(packages / name, target, ignore=shutil.ignore_patterns("_generated", "node_modules"))
+    (target / "node_modules").symlink_to(npm_cache.installed(packages) / "node_modules")
     return target
 
 
-def convex(app: Path, server: Server, *arguments: str, check: bool = True, timeout: float = 60) -> str:
-    """Run the official CLI in *app*. :returns: stdout and stderr together."""
+def cli_environment(server: Server) -> dict[str, str]:
+    """The environment of a CLI that works on *server*."""
     environment = npm_cache.node_environment()
     environment["CONVEX_SELF_HOSTED_URL"] = server.url
     environment["CONVEX_SELF_HOSTED_ADMIN_KEY"] = ADMIN_KEY
-    cli = app / "node_modules" / "convex" / "bin" / "main.js"
+    return environment
+
+
+def cli_command(app: Path, *arguments: str) -> list[str]:
+    """The command line of the CLI that is installed in *app*."""
+    return [str(npm_cache.NODE), str(app / "node_modules" / "convex" / "bin" / "main.js"), *arguments]
+
+
+def convex(
+    app: Path,
+    server: Server,
+    *arguments: str,
+    check: bool = True,
+    timeout: float = 60,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run the official CLI in *app*. :returns: stdout and stderr together.
+
+    :param environment: added to that of the process.
+    """
     try:
         done = subprocess.run(
-            [npm_cache.NODE, cli, *arguments],
+            cli_command(app, *arguments),
             cwd=app,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+            env={**cli_environment(server), **(environment or {})},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
