@@ -123,12 +123,12 @@ class NodePackages:
                     package = NodePackage(code.id, str(directory), None if installed is None else str(installed))
                     held = self._held[code.id] = _Held(package, installed)
             held.users += 1
-            self._held.move_to_end(code.id)
             yield held.package
         finally:
             self._dependencies.release(installed)
             if held is not None:
                 held.users -= 1
+                self._held.move_to_end(code.id)
                 await self._collect()
 
     async def _make(self, code: NodeCode, installed: Path | None, read_text: ReadText) -> Path:
