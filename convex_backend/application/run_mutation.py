@@ -33,7 +33,8 @@ from convex_backend.errors import ConvexError, OccConflict, RefusedLate, Rerun, 
 from convex_backend.functions.context import CallContext
 from convex_backend.functions.log_lines import parse_line
 from convex_backend.interfaces import LedgerEntry, LogLine, Outcome
-from convex_backend.values.json_codec import dumps, loads
+from convex_backend.values.commit_ts import MARK, resolve_text
+from convex_backend.values.json_codec import dumps
 
 if TYPE_CHECKING:
     from convex_backend.database.transaction import Transaction
@@ -103,8 +104,7 @@ class Mutations:
         stored = self._services.database.ledger_get(key.session, key.request)
         if stored is not None:
             value, lines = _decode_answer(stored.result)
-            if b'"$commitTs"' in value:
-                value = _with_commit_ts(value, stored.ts)
+            value = resolve_text(value, stored.ts)
             return calls.call_result(self._services, identity, caller, stored.ts, value, None, lines)
         return await self._run(wanted, args, identity, caller, key)
 
@@ -265,8 +265,8 @@ class Mutations:
                     ts = await database.commit(transaction, ledger)
             finally:
                 transaction.close()
-        if outcome.value is not None and b'"$commitTs"' in outcome.value:
-            outcome = attrs.evolve(outcome, value=_with_commit_ts(outcome.value, ts))
+        if outcome.value is not None and MARK in outcome.value:
+            outcome = attrs.evolve(outcome, value=resolve_text(outcome.value, ts))
         calls.record_run(services, wanted, "mutation", identity, caller, outcome)
         return calls.call_result(services, identity, caller, ts, outcome.value, outcome.error, outcome.log_lines)
 
@@ -360,19 +360,3 @@ def _decode_answer(answer: bytes) -> tuple[bytes, tuple[LogLine, ...]]:
     logs = answer[_LENGTH.size : _LENGTH.size + length]
     lines = tuple(parse_line(line) for line in orjson.loads(logs))
     return answer[_LENGTH.size + length :], lines
-
-
-def _with_commit_ts(value: bytes, ts: int) -> bytes:
-    """Resolve commit timestamp placeholders in a returned value (``runtime.md`` section 10)."""
-    from convex_backend.values.kinds import COMMIT_TS
-
-    def resolved(part: Any) -> Any:
-        if part is COMMIT_TS:
-            return ts
-        if isinstance(part, list):
-            return [resolved(item) for item in part]
-        if isinstance(part, dict):
-            return {name: resolved(item) for name, item in part.items()}
-        return part
-
-    return dumps(resolved(loads(value, allow_commit_ts=True)))

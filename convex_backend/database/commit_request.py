@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import attrs
 
 from convex_backend.database.lanes import LaneTicket
@@ -24,6 +26,7 @@ class CommitRequest:
     :param extra_index_writes: entries added by a backfill: not conflict-checked against readers, not seen before they are durable.
     :param meta: persistence meta values to set, by key; ``None`` deletes.
     :param lane: the mutation's ticket; its lanes are released once the commit is pending.
+    :param resolve: makes of the changes and the commit's timestamp what is committed; ``None``: the changes as they are.
     """
 
     snapshot_ts: int
@@ -34,6 +37,7 @@ class CommitRequest:
     extra_index_writes: tuple[IndexWrite, ...] = ()
     meta: tuple[tuple[str, bytes | None], ...] = ()
     lane: LaneTicket | None = None
+    resolve: Callable[[Sequence[DocumentChange], int], tuple[DocumentChange, ...]] | None = None
 
 
 @attrs.frozen(slots=True)

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import attrs
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -337,6 +338,9 @@ class Committer:
             )
         ts = max(next_timestamp(self._last_assigned, self._clock.now_ns()), at_least)
         before = self.pending_ts
+        if request.resolve is not None:
+            request = attrs.evolve(request, changes=request.resolve(request.changes, ts), resolve=None)
+            keys = written_keys(request.changes)
         changes = request.changes
         event = CommitEvent(ts, changes, request.writer, keys)
         self._last_assigned = self.pending_ts = ts

@@ -28,7 +28,7 @@ _HELP: Final = (
 
 def document_size(json: bytes) -> int:
     """The size of a stored document."""
-    return size_of(loads(json))
+    return size_of(loads(json, allow_commit_ts=True))
 
 
 @attrs.frozen(slots=True)
@@ -102,6 +102,14 @@ class Counters:
         self._measured = 0
         self._json_read = 0
         self._unmeasured: list[bytes] = []
+
+    def copy(self) -> Counters:
+        """Counters that have come as far and go on by themselves."""
+        made = Counters(self.limits)
+        for name in self.__slots__:
+            setattr(made, name, getattr(self, name))
+        made._unmeasured = list(self._unmeasured)
+        return made
 
     @property
     def bytes_read(self) -> int:

@@ -191,6 +191,7 @@ class Database:
             # The counter itself, not what this transaction took: commits may overtake each other, the counter never goes back.
             meta = ((_NEXT_ID_KEY, b"%d" % self._next_metadata_id),)
         snapshot_ts = transaction.snapshot_ts
+        resolve = transaction.resolver()
         # Before the wait: an open snapshot would keep the overlay's entries of its own group.
         transaction.close()
         return await self.committer.commit(
@@ -203,6 +204,7 @@ class Database:
                 extra_index_writes=extra_index_writes,
                 meta=meta,
                 lane=transaction.ticket,
+                resolve=resolve,
             )
         )
 

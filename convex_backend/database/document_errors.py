@@ -8,17 +8,8 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from convex_backend.errors import BadRequest
-from convex_backend.values.kinds import COMMIT_TS, InvalidValue
+from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.text import string_text, value_text
-
-
-def holds_commit_ts(value: Any) -> bool:
-    """:returns: whether an unresolved commit timestamp is somewhere in *value*."""
-    if type(value) is dict:
-        return any(map(holds_commit_ts, value.values()))
-    if type(value) is list:
-        return any(map(holds_commit_ts, value))
-    return value is COMMIT_TS
 
 
 def bad_id(call: str, reason: str) -> BadRequest:

@@ -25,11 +25,11 @@ from convex_backend.database.catalog import (
     table_name_point,
     table_number_point,
 )
+from convex_backend.database.commit_ts import Resolver
 from convex_backend.database.counters import Counters, TransactionLimits
 from convex_backend.database.document_errors import (
     bad_id,
     check_system_fields,
-    holds_commit_ts,
     no_document,
     wrong_table,
 )
@@ -49,6 +49,7 @@ from convex_backend.database.virtual_rows import VirtualRows
 from convex_backend.database.writes import Keys, Write, WriteSet, WrittenSize
 from convex_backend.errors import BadRequest, Rerun
 from convex_backend.interfaces import Row
+from convex_backend.values.commit_ts import MARK, holds_commit_ts
 from convex_backend.values.ids import decode_id, encode_id
 from convex_backend.values.json_codec import dumps, loads
 from convex_backend.values.kinds import UNDEFINED, InvalidValue
@@ -160,6 +161,8 @@ class Transaction:
         self._noted: set[TableInfo] = set()
         self._written: set[TableInfo] = set()
         self._free_reads = 0
+        #: whether a document was written with the placeholder of the commit's timestamp
+        self._unresolved = False
         self._names: dict[int, tuple[Catalog, RecordedNames]] = {}
         self._streams: list[QueryStream] = []
         #: id text → point, and snapshot, of documents that were sent ahead and not read yet (``None``: changed since); ``None`` before that
@@ -242,6 +245,19 @@ class Transaction:
             self._streams.clear()
             if self._begun or self.kind == "query":
                 self.snapshot.close()
+
+    def fork(self) -> Transaction:
+        """A query at the same snapshot, for a ``snapshotQuery``: it does not see this transaction's writes, and what it reads is not recorded here.
+
+        It counts on from what was used so far, against the same ceilings; its own use is forgotten with it. The caller closes it. This
+        transaction must have begun.
+        """
+        forked = Transaction(
+            self._database, "query", ts=self.snapshot.ts, component=self.component, ticket=None, writer=None
+        )
+        forked.counters = self.counters.copy()
+        forked._free_reads = self._free_reads - self.reads.interval_count
+        return forked
 
     def read_token(self) -> ReadToken:
         """All that was read, for a subscription or the result cache."""
@@ -714,7 +730,7 @@ class Transaction:
         found = await self._read(info.tablet, internal_id)
         if found is None:
             no_document("Update", id)
-        old = loads(found[1])
+        old = loads(found[1], allow_commit_ts=True)
         document = {name: value for name, value in {**old, **fields}.items() if value is not UNDEFINED}
         document.setdefault("_id", old["_id"])
         document.setdefault("_creationTime", old["_creationTime"])
@@ -732,7 +748,7 @@ class Transaction:
         found = await self._read(info.tablet, internal_id)
         if found is None:
             no_document("Replace", id)
-        old = loads(found[1])
+        old = loads(found[1], allow_commit_ts=True)
         document = {"_id": old["_id"], "_creationTime": old["_creationTime"], **value}
         return await self._update(info, internal_id, found, old, document)
 
@@ -746,7 +762,7 @@ class Transaction:
         found = await self._read(info.tablet, internal_id)
         if found is None:
             no_document("Delete", id)
-        old = loads(found[1])
+        old = loads(found[1], allow_commit_ts=True)
         self.counters.write(size_of(old))
         old_ts, old_json, old_keys = self._stored(info, internal_id, found, old)
         self.writes.put(Write(info.tablet, internal_id, old_ts, old_json, old_keys, None, {}))
@@ -812,15 +828,15 @@ class Transaction:
             return write.old_ts, write.old_json, write.old_keys
         return found[0], found[1], document_keys(info.maintained, old)
 
-    @staticmethod
-    def _encode(document: dict[str, Any]) -> bytes:
+    def _encode(self, document: dict[str, Any]) -> bytes:
         json = dumps(document)
-        if b'"$commitTs"' in json and holds_commit_ts(document):
-            raise BadRequest(
-                "CommitTimestampUnavailable",
-                "Commit timestamps in documents are not available in this version of convex-backend yet.",
-            )
+        if MARK in json and holds_commit_ts(document):
+            self._unresolved = True
         return json
+
+    def resolver(self) -> Resolver | None:
+        """What puts the commit's timestamp into the documents that ask for it; ``None`` when there are none."""
+        return Resolver(self.catalog) if self._unresolved else None
 
     # -- nested calls and measures ------------------------------------------------------------------
 

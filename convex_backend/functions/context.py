@@ -55,12 +55,13 @@ class Stream(Protocol):
 class Documents(Protocol):
     """A ``database.transaction.Transaction``, as far as syscalls use it; all texts of section 2.3 are its own.
 
-    :ivar component: the component whose tables names mean.
+    :ivar kind: ``query``, ``mutation`` or ``system``. :ivar component: the component whose tables names mean.
     :ivar counters: what the call tree has used.
     :ivar snapshot_ts: the timestamp (ns) that it reads at, ``None`` before it has begun; ``visible_ts``: or would, if it began now.
     :ivar paginated: whether the function that runs now has had its paginated query; ``journal_end_cursor``: where that ended.
     """
 
+    kind: str
     component: int
     counters: Counters
     snapshot_ts: int | None
@@ -127,6 +128,18 @@ class Documents(Protocol):
 
     def metrics(self) -> dict[str, dict[str, int]]:
         """``{name: {used, remaining}}``."""
+
+    def fork(self) -> Documents:
+        """:returns: a query at the same snapshot that has nothing to do with this transaction's reads and writes; to be closed."""
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+
+    def names(self, component: int, /) -> TableNames:
+        """Table names by number, for validators."""
+
+    def table_numbers(self, component: int, /) -> Mapping[str, int]:
+        """Numbers of user tables by name."""
 
     def savepoint(self) -> Any:
         """A mark to roll back to."""
@@ -367,7 +380,9 @@ class CallContext:
             self.tree.services.directory.observed(self.transaction, self.function, outcome.observed)
         result_bytes = 0
         if outcome.value is not None:
-            outcome, result_bytes = check_returns(self.function, outcome, self.tree.names)
+            outcome, result_bytes = check_returns(
+                self.function, outcome, self.tree.names, allow_commit_ts=self.depth > 0 or self.kind == "mutation"
+            )
         if self.depth:
             return outcome
         warnings = [*self.tree.notices, *self._warnings(outcome, result_bytes)]

@@ -14,6 +14,7 @@ from convex_backend.functions.directory import Environment, ResolvedFunction
 from convex_backend.functions.limits import MAX_ARGUMENT_BYTES, MAX_RESULT_BYTES, WARN_SHARE
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.interfaces import CallSpec, FunctionError, Outcome
+from convex_backend.values.commit_ts import MARK, holds_commit_ts
 from convex_backend.values.json_codec import loads
 from convex_backend.values.limits import arguments_size_error, result_size_error, size_of
 from convex_backend.values.validators import TableNames, validate_args, validate_returns
@@ -30,14 +31,15 @@ def normalise_args(args: bytes) -> bytes:
     return b"[" + (stripped or b"{}") + b"]"
 
 
-def check_args(function: ResolvedFunction, args: bytes, names: TableNames) -> None:
+def check_args(function: ResolvedFunction, args: bytes, names: TableNames, *, allow_commit_ts: bool = False) -> None:
     """Check the normalised *args* of a call.
 
     :param names: table names of the function's component.
+    :param allow_commit_ts: the call comes from within a mutation, whose unresolved commit timestamp may be part of them.
     :raises FunctionFailed: they are no values, too large, or do not match the validator; the text has no prefix and no frames.
     """
     try:
-        values = loads(args)
+        values = loads(args, allow_commit_ts=allow_commit_ts)
     except BadRequest as error:
         raise FunctionFailed(FunctionError(f"Invalid arguments for {function.path.stripped}: {error}")) from None
     # A value's size is at most a few times that of its text: small texts need no count.
@@ -51,11 +53,16 @@ def check_args(function: ResolvedFunction, args: bytes, names: TableNames) -> No
 
 
 def check_returns(
-    function: ResolvedFunction, outcome: Outcome, names: Callable[[int], TableNames]
+    function: ResolvedFunction,
+    outcome: Outcome,
+    names: Callable[[int], TableNames],
+    *,
+    allow_commit_ts: bool = False,
 ) -> tuple[Outcome, int]:
     """Check the value of a successful run.
 
     :param names: table names of a component by its id; asked only when there is a validator.
+    :param allow_commit_ts: the function is, or is called by, a mutation, at whose commit the placeholder is resolved.
     :returns: the outcome, a failed one when the value is too large or does not match, and the value's size when it may be near
         the limit, else 0.
     """
@@ -63,12 +70,15 @@ def check_returns(
     if text is None:
         return outcome, 0
     large = len(text) * SIZE_PER_TEXT > MAX_RESULT_BYTES * WARN_SHARE
-    if function.returns is None and not large:
+    unresolved = MARK in text
+    if function.returns is None and not large and not unresolved:
         return outcome, 0
     size = 0
     message: str | None = None
     try:
-        value = loads(text, allow_commit_ts=True)
+        value = loads(text, allow_commit_ts=allow_commit_ts or function.kind == "query")
+        if unresolved and not allow_commit_ts and holds_commit_ts(value):
+            raise BadRequest("FunctionReturnInvalid", "queries cannot return an unresolved commit timestamp")
     except ConvexError as error:
         message = f"Function {function.path.canonical} return value invalid: {error}"
     else:

@@ -10,7 +10,7 @@ array              ``12``, elements, ``00``
 object             ``15``, per key sorted: key and ``00`` (the empty key: ``00 FF``), value; then ``00``
 =================  ==========================================================================================
 
-A key of several values is their concatenation. Source: ``runtime.md`` section 4.4.
+A key of several values is their concatenation. An unresolved commit timestamp has the place of the largest int64. Source: ``runtime.md`` section 4.4.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Any, Final
 
-from convex_backend.values.kinds import UNDEFINED, Undefined, Value
+from convex_backend.values.kinds import INT64_MAX, UNDEFINED, CommitTimestamp, Undefined, Value
 
 _FLOAT: Final = Struct(">d")
 _TAG_AND_BITS: Final = Struct(">BQ")
@@ -83,6 +83,8 @@ def encode_value(value: Any) -> bytes:
         return b"\x12" + b"".join(map(encode_value, value)) + b"\x00"
     if kind is dict:
         return _encode_object(value)
+    if kind is CommitTimestamp:
+        return _encode_int(INT64_MAX)
     raise TypeError(f"{value!r} has no place in the order of values")
 
 

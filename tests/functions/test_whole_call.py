@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -121,11 +122,18 @@ class World:
         return {name: figures["used"] for name, figures in self.last.transaction.metrics().items()}
 
 
-async def in_world(test: Callable[[World], Awaitable[None]]) -> None:
-    """Run *test* over a fresh store and a started pool."""
+async def in_world(
+    test: Callable[[World], Awaitable[None]],
+    files: dict[str, str] = FILES,
+    kinds: dict[str, str] = KINDS,
+) -> None:
+    """Run *test* over a fresh store and a started pool.
+
+    :param files: sources; the functions are those of ``things.ts``. :param kinds: of functions that are not mutations.
+    """
     from twisted.internet import reactor
 
-    texts = [module_text(path, *parts) for path, parts in bundle(FILES).items()]
+    texts = [module_text(path, *parts) for path, parts in bundle(files).items()]
     by_hash = {text.hash: text for text in texts}
     hashes = {text.path: text.hash for text in texts}
 
@@ -142,8 +150,8 @@ async def in_world(test: Callable[[World], Awaitable[None]]) -> None:
     rig = Rig("query", Store())
     closure = closure_refs(hashes, hashes)
     functions = {
-        name: attrs.evolve(function(f"things:{name}", KINDS.get(name, "mutation")), closure=closure)
-        for name in ("add", "get", "sum", "firstTwo", "patchAll", "nested", "inner", "who")
+        name: attrs.evolve(function(f"things:{name}", kinds.get(name, "mutation")), closure=closure)
+        for name in re.findall(r"^export const (\w+) = (?:query|mutation)Generic", files["things.ts"], re.MULTILINE)
     }
     rig.directory.add(*functions.values())
     await pool.start()

@@ -148,7 +148,7 @@ def test_decode_never_fails_otherwise(data: bytes) -> None:
         return
 
 
-def test_commit_timestamp_has_no_order() -> None:
-    """The placeholder cannot be indexed before it is resolved."""
-    with pytest.raises(TypeError):
-        encode_value(COMMIT_TS)
+def test_commit_timestamp_sorts_as_the_largest_int64() -> None:
+    """The placeholder has the place of the largest int64 until it is resolved."""
+    assert encode_value(COMMIT_TS) == encode_value(2**63 - 1)
+    assert encode_value([COMMIT_TS]) == encode_value([2**63 - 1])

@@ -147,7 +147,7 @@ def _leaf(member: Any) -> Any:
     kind = type(member)
     if kind is str or kind is float or kind is bool or member is None:
         return member
-    return from_json(_copied(member))
+    return from_json(_copied(member), allow_commit_ts=True)
 
 
 def _copied(tree: Any) -> Any:

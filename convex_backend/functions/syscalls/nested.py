@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import orjson
 
 from convex_backend.errors import BadRequest
 from convex_backend.functions.addresses import Address, resolve_address
-from convex_backend.functions.directory import KIND_NAMES, check_kind, not_found
+from convex_backend.functions.directory import KIND_NAMES, Environment, ResolvedFunction, check_kind, not_found
 from convex_backend.functions.invocation import check_args, make_spec, normalise_args
 from convex_backend.functions.limits import DEPTH_TEXT, MAX_NESTED_DEPTH
 from convex_backend.functions.outcome import FunctionFailed
@@ -36,7 +37,7 @@ from convex_backend.functions.syscalls import (
     syscall,
 )
 from convex_backend.functions.syscalls.unavailable import unavailable
-from convex_backend.interfaces import SyscallReply
+from convex_backend.interfaces import CallSpec, Outcome, SyscallReply
 from convex_backend.values.paths import HANDLE_PREFIX
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def _args_text(tree: dict[str, Any]) -> bytes:
     return orjson.dumps(tree.get("args", {}))
 
 
-def _numbers(limits: dict[str, Any]) -> dict[str, float]:
+def _numbers(limits: Any) -> dict[str, float]:
+    if not isinstance(limits, dict):
+        return {}
     return {name: limit for name, limit in limits.items() if type(limit) in (int, float) and limit >= 0}
 
 
@@ -67,8 +70,6 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
             "InvalidNestedCall",
             f"Cannot call a {_UDF_NAMES[udf_type]} function from a {KIND_NAMES[context.kind]} function",
         )
-    if udf_type == "snapshotQuery":
-        raise unavailable("Snapshot queries are")
     call = "runMutation" if udf_type == "mutation" else "runQuery"
     documents = context.documents
     # The callee is looked up at the snapshot, so that must be taken, also when this is the first thing that a mutation does.
@@ -80,9 +81,14 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     function = await services.directory.resolve(context.transaction, address.component, address.path)
     if function is None:
         raise not_found(address.path, address.component_path)
-    check_kind(function, udf_type)
+    check_kind(function, "mutation" if udf_type == "mutation" else "query")
     text = normalise_args(_args_text(tree))
-    check_args(function, text, context.tree.names(function.component))
+    check_args(
+        function,
+        text,
+        context.tree.names(function.component),
+        allow_commit_ts=documents.kind == "mutation",
+    )
     environment = await services.directory.environment(context.transaction, function.component)
     spec = make_spec(
         function,
@@ -94,8 +100,15 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         tables=context.tree.tables(function.component),
         timeout_seconds=0.0,
         admitted=True,
-        ahead=context.tree.ahead,
+        ahead=context.tree.ahead and udf_type != "snapshotQuery",
     )
+    limits = _numbers(tree.get("transactionLimits"))
+    if udf_type == "snapshotQuery":
+        outcome = await _run_snapshot_query(context, spec, function, environment, len(text), limits)
+        if outcome.error is not None:
+            raise FunctionFailed(outcome.error)
+        assert outcome.value is not None
+        return SyscallReply(outcome.value)
     child = Context(
         context.tree, function, environment, context.syscalls, args_bytes=len(text), depth=context.depth + 1
     )
@@ -105,9 +118,7 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
     # Each function may have one paginated query; only that of the root leaves a journal.
     paginated, journal_end_cursor = documents.paginated, documents.journal_end_cursor
     documents.component, documents.paginated = function.component, False
-    limits = tree.get("transactionLimits")
-    if isinstance(limits, dict):
-        documents.counters.lower(_numbers(limits))
+    documents.counters.lower(limits)
     try:
         outcome = await context.link.run_nested(spec, child)
     finally:
@@ -126,6 +137,34 @@ async def run_udf(context: CallContext, args: bytes) -> SyscallReply:
         raise FunctionFailed(outcome.error)
     assert outcome.value is not None
     return SyscallReply(outcome.value)
+
+
+async def _run_snapshot_query(
+    context: CallContext,
+    spec: CallSpec,
+    function: ResolvedFunction,
+    environment: Environment,
+    args_bytes: int,
+    limits: dict[str, float],
+) -> Outcome:
+    """Run a query beside the mutation's transaction, at its snapshot: neither sees or records anything of the other (section 9.1)."""
+    from convex_backend.functions.context import CallContext as Context
+
+    assert context.link is not None
+    documents = context.documents.fork()
+    try:
+        documents.component = function.component
+        documents.counters.lower(limits)
+        tree = attrs.evolve(
+            context.tree, transaction=documents, names=documents.names, tables=documents.table_numbers, ahead=False
+        )
+        child = Context(tree, function, environment, context.syscalls, args_bytes=args_bytes, depth=context.depth + 1)
+        try:
+            return await context.link.run_nested(spec, child)
+        finally:
+            context.tree.identity_observed |= tree.identity_observed
+    finally:
+        documents.close()
 
 
 async def _from_action(context: CallContext, args: bytes, kind: str, call: str) -> SyscallReply:
