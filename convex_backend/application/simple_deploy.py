@@ -71,7 +71,8 @@ _INDEX_LISTS: Final = (
     "vectorIndexes",
     "stagedVectorIndexes",
 )
-_USE_NODE: Final = re.compile(r"(?:\s|//[^\n]*\n|/\*.*?\*/)*([\"'])use node\1", re.DOTALL)
+#: Possessive: with a second way to read the comments at the top, many of them would be tried in exponentially many ways.
+_USE_NODE: Final = re.compile(r"(?>\s|//[^\n]*\n|/\*.*?\*/)*+([\"'])use node\1", re.DOTALL)
 _PLACE: Final = re.compile(r"^convex:/\S+?:\d+:\d+: ")
 _FRAME: Final = re.compile(r"\n    at (?:.*? \()?([\w./]+):(\d+):\d+\)?")
 _PREFIXES: Final = re.compile(r"^Failed to analyze \S+: ")

@@ -4,13 +4,15 @@
 
     request ── path of ours? ──► routes, /http, sync socket
                  └─ no ──► treq ──► dev server          both bodies streamed, the slower side holds the other back
-    WebSocket upgrade ── not ours ──► TCP ──► dev server          bytes passed on as they are: hot module reload
+    WebSocket upgrade ── not ours ──► TCP ──► dev server ── 101 ──► bytes passed on as they are: hot module reload
+                                                        └─ other status ──► that status, and the connection is HTTP as before
 
 Headers of the connection are dropped, those that name the client are added; cookies and redirects are the browser's and the page's business.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -46,6 +48,10 @@ _HOP: Final = frozenset(
         b"upgrade",
     )
 )
+#: Of the dev server's answer to an upgrade.
+_HEAD_BYTES: Final = 64 * 1024
+_SWITCHED: Final = re.compile(rb"HTTP/1\.1 101[ \r]")
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([45]\d\d)[ \r]")
 _NOT_UPSTREAM: Final = _HOP | {b"host", b"accept-encoding", b"content-length", b"expect"}
 
 
@@ -73,21 +79,33 @@ class DevSiteProxy(Resource):
         self._reactor = reactor
         self._agent: Any = None
         self._tunnels: set[_Side] = set()
+        self._forwarding: set[Deferred[None]] = set()
 
     def takes(self, path: bytes) -> bool:
         """Whether *path* is not ours."""
         return path[1:].partition(b"?")[0].partition(b"/")[0] not in self._ours
 
     def close(self) -> None:
-        """Close the WebSockets that pass through."""
+        """The server stops: close the WebSockets that pass through, and give up what the dev server still sends, which may never end."""
         for side in list(self._tunnels):
             side.close()
+        for work in list(self._forwarding):
+            work.cancel()
 
     def render(self, request: Any) -> Any:
         """See ``IResource``."""
         front = self._front
+        if not request.uri.startswith(b"/"):
+            # Behind the dev server's address anything else would name another host or port.
+            _answer(request, 400, "The target of a request must be a path.\n")
+            return NOT_DONE_YET
+        if front.stopping:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            _answer(request, 503, "The server is stopping. Try again later.\n")
+            return NOT_DONE_YET
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
-        serve = self._tunnel if upgrade[0].lower() == b"websocket" else self._forward
+        upgrades = request.method == b"GET" and upgrade[0].lower() == b"websocket"
+        serve = self._tunnel if upgrades else self._forward
         gone = False
 
         def lost(_: Failure) -> None:
@@ -96,6 +114,7 @@ class DevSiteProxy(Resource):
             work.cancel()
 
         def ended(result: Any) -> None:
+            self._forwarding.discard(work)
             front.running.discard(work)
             front.in_flight.__exit__()
             if isinstance(result, Failure) and not gone:
@@ -104,6 +123,7 @@ class DevSiteProxy(Resource):
         front.in_flight.__enter__()
         work = Deferred.fromCoroutine(serve(request))
         front.running.add(work)
+        self._forwarding.add(work)
         request.notifyFinish().addErrback(lost)
         work.addBoth(ended)
         return NOT_DONE_YET
@@ -117,17 +137,18 @@ class DevSiteProxy(Resource):
             self._log.warn(
                 "the front end's dev server at {url} failed: {error}", url=self._url, error=failure.getErrorMessage()
             )
-        body = f"The front end's dev server at {self._url} does not answer. Is it running?\n".encode()
-        request.setResponseCode(502)
-        request.responseHeaders.setRawHeaders(b"content-type", [b"text/plain; charset=utf-8"])
-        request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
-        request.write(body)
-        request.finish()
+        if self._front.stopping:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            _answer(request, 503, "The server is stopping. Try again later.\n")
+            return
+        _answer(request, 502, f"The front end's dev server at {self._url} does not answer. Is it running?\n")
 
     # -- requests ----------------------------------------------------------------------------------------------------------
 
     def _headers(self, request: Any, without: frozenset[bytes]) -> Headers:
         headers = Headers()
+        if without is _NOT_UPSTREAM:
+            without |= _named(request.requestHeaders)
         for name, values in request.requestHeaders.getAllRawHeaders():
             if name.lower() not in without:
                 headers.setRawHeaders(name, values)
@@ -161,8 +182,9 @@ class DevSiteProxy(Resource):
             unbuffered=True,
         )
         request.setResponseCode(response.code, response.phrase)
+        hop = _HOP | _named(response.headers)
         for name, values in response.headers.getAllRawHeaders():
-            if name.lower() not in _HOP:
+            if name.lower() not in hop:
                 request.responseHeaders.setRawHeaders(name, values)
         # Twisted keeps the length for itself; what is unpacked on the way has none that is known.
         if response.length is not UNKNOWN_LENGTH and request.method != b"HEAD" and response.code not in NO_BODY_CODES:
@@ -188,6 +210,17 @@ class DevSiteProxy(Resource):
         head = [b"%s %s%s HTTP/1.1" % (request.method, self._prefix, request.uri)]
         head += [b"%s: %s" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
         upstream.transport.write(b"\r\n".join([*head, b"", b""]))
+        try:
+            answer = await upstream.head
+        except CancelledError:
+            upstream.close()
+            raise
+        if not _SWITCHED.match(answer):
+            # What follows on the browser's connection is meant for us as well, keys included.
+            upstream.close()
+            status = _STATUS.match(answer)
+            _answer(request, int(status[1]) if status else 502, "The front end's dev server opened no WebSocket.\n")
+            return
         # From here on the connection is no longer HTTP; the channel knows nothing of it.
         channel = request.channel
         channel.setTimeout(None)
@@ -291,6 +324,8 @@ class _Side(Protocol):
         self._early: list[bytes] = []
         self._tunnels: set[_Side] = set()
         self._lost = False
+        #: fires when the head of an HTTP answer is there, or as much of it as there will be
+        self.head: Deferred[bytes] = Deferred()
 
     def join(self, other: _Side, tunnels: set[_Side]) -> None:
         """Pass on what comes from either side to the other.
@@ -314,9 +349,16 @@ class _Side(Protocol):
         """Bytes of either direction."""
         if self._other is None:
             self._early.append(data)
+            self._look(over=False)
             return
         transport: Any = self._other.transport
         transport.write(data)
+
+    def _look(self, *, over: bool) -> None:
+        if not self.head.called:
+            so_far = b"".join(self._early)
+            if over or b"\r\n\r\n" in so_far or len(so_far) > _HEAD_BYTES:
+                self.head.callback(so_far)
 
     def close(self) -> None:
         """End both connections, once what has been written is out."""
@@ -330,7 +372,24 @@ class _Side(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         """One end is gone, so is the other."""
         self._lost = True
+        self._look(over=True)
         if self._other is not None:
             self._tunnels.discard(self)
             self._tunnels.discard(self._other)
             self.close()
+
+
+def _named(headers: Headers) -> frozenset[bytes]:
+    """The headers that ``Connection`` says are of the connection too."""
+    values = headers.getRawHeaders(b"connection") or ()
+    return frozenset(name.strip().lower() for value in values for name in value.split(b","))
+
+
+def _answer(request: Any, status: int, text: str) -> None:
+    """An answer of ours, to whoever looks at it."""
+    body = text.encode()
+    request.setResponseCode(status)
+    request.responseHeaders.setRawHeaders(b"content-type", [b"text/plain; charset=utf-8"])
+    request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
+    request.write(body)
+    request.finish()

@@ -11,6 +11,7 @@ Bodies go through in pieces both ways: an upload waits for the disk, a download 
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -37,9 +38,11 @@ _CHUNK_BYTES: Final = 256 * 1024
 STALL_SECONDS: Final = 300.0
 _PREFIX: Final = "/api/storage/"
 _CACHE: Final = b"private, max-age=2592000"
-#: Documents that run scripts: they must not do so as pages of this origin, where a dashboard keeps its key.
-_ACTIVE_TYPES: Final = frozenset(
-    ("text/html", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml", "text/xsl")
+#: Documents that run scripts, and types for which browsers look whether the content is HTML: no file must run scripts as a page of this origin,
+#: where a dashboard keeps its key.
+_ACTIVE_TYPE: Final = re.compile(
+    r"text/(html|xml|xsl)|application/xml|[^/]+/[^/]+\+xml|multipart/x-mixed-replace"
+    r"|\*/\*|unknown/unknown|application/unknown|[^/]*"
 )
 _SANDBOX: Final = b"sandbox allow-downloads allow-forms allow-modals allow-popups allow-scripts"
 
@@ -99,8 +102,8 @@ class StorageApi:
         headers.setRawHeaders(b"accept-ranges", (b"bytes",))
         if file.content_type is not None:
             headers.setRawHeaders(b"content-type", (file.content_type.encode("latin-1", "replace"),))
-            if file.content_type.partition(";")[0].strip().lower() in _ACTIVE_TYPES:
-                headers.setRawHeaders(b"content-security-policy", (_SANDBOX,))
+        if _ACTIVE_TYPE.fullmatch((file.content_type or "").partition(";")[0].strip().lower()):
+            headers.setRawHeaders(b"content-security-policy", (_SANDBOX,))
         condition = _text(get(b"if-range"))
         wanted = _text(get(b"range")) if condition is None or condition == tag else None
         try:

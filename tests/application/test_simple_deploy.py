@@ -20,6 +20,13 @@ def refusal(tree: dict[str, Any]) -> tuple[str, str]:
     return caught.value.code, caught.value.message
 
 
+def test_many_comments_at_the_top_are_read_once() -> None:
+    """Whether a module wants Node is found in one pass over its first comments, however many there are."""
+    many = "/* a */ // b\n" * 20_000
+    assert len(read_sources({"functions": {"a.js": f"{many}export const a = 1;"}}).functions) == 1
+    assert refusal({"functions": {"a.js": f"{many}'use node';"}})[1].startswith('a.js: "use node" modules cannot')
+
+
 def test_paths_are_canonical_and_special_modules_are_found() -> None:
     """Paths may have or lack ``.js`` and may end in ``.ts``; schema and definition are not runtime modules."""
     sources = read_sources(

@@ -129,6 +129,44 @@ def test_websockets_pass(server: Server, upstream: Upstream) -> None:
     assert upstream.cut_off.wait(10)
 
 
+def test_no_other_host_is_asked(server: Server) -> None:
+    """A target that is no path would become a part of the dev server's host or port: it goes nowhere."""
+    for target in ("@127.0.0.1:1/", ".example.com/", "1/x", "http://example.com/x"):
+        with RawClient(server.port) as client:
+            client.request("GET", target, "Connection: close")
+            assert client.read_all().startswith(b"HTTP/1.1 400 ")
+
+
+def test_refused_upgrade(server: Server) -> None:
+    """When the dev server opens no WebSocket, the connection is ours as before: what comes next on it is not for the dev server."""
+    with RawClient(server.port) as client:
+        client.request("GET", "/nope", "Connection: Upgrade", "Upgrade: websocket")
+        assert client.head()[0] == 404
+        client.until(b"opened no WebSocket.\n")
+        client.data = b""
+        client.request("GET", "/instance_name", "Authorization: Convex secret")
+        client.until(b"convex-self-hosted")
+
+
+def test_headers_of_the_connection_stay(server: Server) -> None:
+    """What ``Connection`` names is between the browser and us."""
+    with RawClient(server.port) as client:
+        client.request("GET", "/show", "Connection: X-Hop, close", "X-Hop: 1", "X-Mine: 2")
+        shown = client.read_all()
+    assert b"x-mine: 2" in shown
+    assert b"x-hop" not in shown
+
+
+def test_stop_with_an_endless_answer(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A stream of events from the dev server does not hold up the end of the server."""
+    with running(tmp_path_factory.mktemp("server"), "--site-url", upstream.url) as server:
+        with RawClient(server.port) as client:
+            client.request("GET", "/drip")
+            client.until(b"\r\n1\r\nx\r\n")
+            assert server.stop(seconds=4) == -signal.SIGTERM
+        assert "Traceback" not in server.text()
+
+
 def test_no_dev_server(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A dev server that does not run is 502 with its URL, for requests and WebSockets; the backend works, and stops at once."""
     url = f"http://127.0.0.1:{free_port()}"

@@ -209,6 +209,27 @@ def test_not_found(bench: FilesBench) -> None:
     assert bench.ask("GET", "/api/storage/a%20b").json["message"].startswith('Invalid storage path: "a b". Please use')
 
 
+@pytest.mark.parametrize(
+    ("content_type", "active"),
+    [
+        (None, True),
+        ("Text/HTML", True),
+        ("image/svg+xml", True),
+        ("application/rss+xml; a=b", True),
+        ("unknown/unknown", True),
+        ("multipart/x-mixed-replace", True),
+        ("text/plain", False),
+        ("image/png", False),
+        ("application/pdf", False),
+        ("application/octet-stream", False),
+    ],
+)
+def test_files_run_no_scripts_in_this_origin(bench: FilesBench, content_type: str | None, active: bool) -> None:
+    """Whatever a browser would show as a page with scripts is sandboxed; everything else is sent as it is."""
+    answer = bench.ask("GET", bench.put(b"<script>1</script>", content_type))
+    assert ("content-security-policy" in answer.headers) is active
+
+
 def test_partial_and_conditional(bench: FilesBench) -> None:
     """A range is 206 with its part, one outside 416 without a body, a known tag 304 without a body."""
     path = bench.put(b"hello", "text/html; charset=utf-8")
