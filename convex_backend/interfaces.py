@@ -46,7 +46,8 @@ class IndexWrite:
 
 @attrs.frozen(slots=True)
 class LedgerEntry:
-    """A mutation's stored answer (A9): ``result`` is opaque bytes, ``created_ms`` wall-clock milliseconds."""
+    """A mutation's stored answer (A9): ``result`` is opaque bytes, ``created_ms`` wall-clock milliseconds, for people only: age goes by the
+    commit's timestamp."""
 
     session: str
     request: int
@@ -60,6 +61,20 @@ class StoredResult:
 
     ts: int
     result: bytes
+
+
+@attrs.frozen(slots=True)
+class StoreSize:
+    """How large a store is; all figures may be rough.
+
+    :param history_rows: superseded versions and entries. :param prunable_rows: those of them that ended at or before a timestamp.
+    :param file_bytes: the file without its log. :param free_bytes: the part of it that waits for reuse. Both 0 without a file.
+    """
+
+    history_rows: int
+    prunable_rows: int
+    file_bytes: int
+    free_bytes: int
 
 
 @attrs.frozen(slots=True)
@@ -86,16 +101,35 @@ class Row(NamedTuple):
 
 
 class IPersistence(Interface):
-    """The durable store (E6). Knows rows, not what they mean.
+    """The durable store (E6). Knows rows, not what they mean. One suite, ``tests/storage/contract.py``, holds every implementation to what follows.
 
-    Order: one ``write`` at a time (the committer waits for one before it starts the next); commits come in ascending ``ts``, all greater than
-    ``last_ts``. Reads in this process may see a group as soon as its transaction is in the file, which can be before the Deferred of
-    ``write`` fires; callers correct for that (the overlay).
+    *Contents.* Documents by (tablet, id) and index entries by (index, key), each in its current state; what they were before, each valid in
+    ``[from, to)`` of timestamps; answers of mutations by (session, request); small values by name. An entry belongs to one document and
+    shows that document's version. Keys are compared as unsigned bytes, intervals are half open, ``None`` is no upper bound.
 
-    Failure: when ``write`` fails with anything, either all commits of the group are in the file or none; the caller must call ``recover`` before the
-    next ``write`` and believe the timestamp that it returns. ``recover`` that fails means the store is lost to this process.
+    *Time.* A commit moves the state from just before its ``ts`` to ``ts``. A read "as of" a timestamp sees the commits up to and including
+    it, whatever has been committed since, as long as ``prune_history`` was never told a later one; below that the answer is undefined, and
+    the caller must not ask. Reads of the present cost the same however long the past is. Timestamps ascend and say nothing about the wall
+    clock.
 
-    Limits: a synchronous read takes a row limit, runs in the caller's thread and must be short.
+    *Order.* One ``write`` at a time (the committer waits for one before it starts the next); commits come in ascending ``ts``, all greater
+    than ``last_ts``; otherwise ``ValueError`` and nothing is written. Prunings, deletions and reads may run beside a write, in any order.
+    Reads in this process may see a group as soon as its transaction is in the file, which can be before the Deferred of ``write`` fires;
+    callers correct for that (the overlay). They never see part of a group.
+
+    *Durability.* When the Deferred of ``write`` has fired the group outlives the process and the machine. Prunings and deletions need not
+    be durable when theirs fires; they are done in part or wholly after a crash, and may be asked for again.
+
+    *Failure.* When ``write`` fails with anything, either all commits of the group are in the file or none; every later ``write`` is refused
+    with ``StorageFailed`` until ``recover`` has been called, whose timestamp is to be believed. What ``recover`` did not find will not come
+    back. When the reason goes away (space on the disk), writing works again without more. ``recover`` that fails means the store is lost to
+    this process. A failed read or pruning changes nothing. Cancelling a Deferred drops the answer, never the work.
+
+    *Exclusion.* While a store is open no other process can open it, and its owner's death frees it at once.
+
+    *Limits.* A synchronous read takes a row limit, runs in the caller's thread and must be short. A pruning or deletion is one transaction
+    of at most its limit of rows. The SQL of an implementation stays plain (joins, ``VALUES``, upserts; no triggers, no stored code), so
+    that another engine can follow.
     """
 
     last_ts = Attribute("int: greatest timestamp known to be in the file (0 for a new one); valid after open()")
@@ -141,12 +175,16 @@ class IPersistence(Interface):
     def ledger_get(session: str, request: int) -> StoredResult | None:
         """The stored answer of a mutation, if it is still kept."""
 
-    def prune_ledger(older_than_ms: int, max_bytes: int, keep_after_ms: int, limit: int) -> Deferred[int]:
-        """Delete at most ``limit`` entries created before ``older_than_ms``, and the oldest ones while all together are over ``max_bytes``
-        (never one created after ``keep_after_ms``). Returns how many were deleted."""
+    def prune_ledger(before_ts: int, max_bytes: int, keep_after_ts: int, limit: int) -> Deferred[int]:
+        """Delete at most ``limit`` entries, the oldest first: those of commits up to ``before_ts``, and more while all together are over
+        ``max_bytes`` (never one of a commit after ``keep_after_ts``). Returns how many were deleted."""
 
     def prune_history(before_ts: int, limit: int) -> Deferred[int]:
         """Delete at most ``limit`` history rows whose ``to_ts <= before_ts``. Returns how many were deleted. Restartable at any point."""
+
+    def measure(before_ts: int) -> Deferred[StoreSize]:
+        """The size of the store, and how much of its history ended at or before ``before_ts`` (a worker thread). Its cost does not grow
+        with the size."""
 
     def delete_index(index: int, limit: int) -> Deferred[int]:
         """Delete at most ``limit`` current and history entries of a dropped index. Returns how many."""

@@ -21,11 +21,14 @@ from convex_backend.errors import ConvexError
 
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
+    from convex_backend.database.transaction import Transaction
 
 STEP_ENTRIES: Final = 500
 _INTERVAL_SECONDS: Final = 60.0
-#: The drop commits a little after the time that its row tells.
-_MARGIN_NS: Final = 3600 * 10**9
+
+
+def _is_drop(row: dict[str, Any]) -> bool:
+    return bool(row["key"].startswith((DROPPED_INDEX_PREFIX, DROPPED_TABLE_PREFIX)))
 
 
 class DroppedIndexCleanup:
@@ -69,17 +72,19 @@ class DroppedIndexCleanup:
         transaction = database.begin("query")
         try:
             rows = await transaction.system.scan(BACKEND_STATE.name, "by_key")
+            due = [(row_id, row) for row_id, row in rows if _is_drop(row) and await self._is_due(transaction, row_id)]
         finally:
             transaction.close()
-        for row_id, row in rows:
-            if row["key"].startswith(DROPPED_INDEX_PREFIX) and self._due(row):
+        for row_id, row in due:
+            if row["key"].startswith(DROPPED_INDEX_PREFIX):
                 await self._delete(row_id, row["index"])
-            elif row["key"].startswith(DROPPED_TABLE_PREFIX) and self._due(row):
+            else:
                 await self._delete_documents(row_id, row["tablet"])
 
-    def _due(self, row: dict[str, Any]) -> bool:
-        dropped_ns = int(row["dropped_ms"]) * 1_000_000
-        return bool(dropped_ns + _MARGIN_NS < self._database.retention.watermark_ts)
+    async def _is_due(self, transaction: Transaction, row_id: bytes) -> bool:
+        """Whether the commit that dropped it is behind the watermark. Its timestamp, not the row's time: the wall clock may have gone back."""
+        stored = await transaction.snapshot.get(BACKEND_STATE.tablet, row_id)
+        return stored is not None and stored.ts <= self._database.retention.watermark_ts
 
     async def _delete(self, row_id: bytes, index: int) -> None:
         while True:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from convex_backend.deferreds import from_coroutine, shield
 from convex_backend.errors import StorageFailed
-from convex_backend.interfaces import Commit, IPersistence, LedgerEntry, Row, StoredResult
+from convex_backend.interfaces import Commit, IPersistence, LedgerEntry, Row, StoredResult, StoreSize
 from convex_backend.storage.group_write import LAST_TS, check_order, ledger_bytes
 
 T = TypeVar("T")
@@ -252,17 +252,16 @@ class MemoryPersistence:
         found = self._results.get((session, request))
         return None if found is None else StoredResult(found.ts, found.entry.result)
 
-    def prune_ledger(self, older_than_ms: int, max_bytes: int, keep_after_ms: int, limit: int) -> Deferred[int]:
+    def prune_ledger(self, before_ts: int, max_bytes: int, keep_after_ts: int, limit: int) -> Deferred[int]:
         """Delete at most *limit* of the oldest entries by age and bytes."""
 
         def prune() -> int:
             self._check_open()
             total = sum(ledger_bytes(result.entry) for result in self._results.values())
             deleted = 0
-            for key, result in sorted(self._results.items(), key=lambda item: (item[1].entry.created_ms, item[1].ts)):
-                created = result.entry.created_ms
-                due = created < older_than_ms or (total > max_bytes and created <= keep_after_ms)
-                if deleted >= limit or not due:
+            # The dictionary is in commit order.
+            for key, result in list(islice(self._results.items(), limit)):
+                if not (result.ts <= before_ts or (total > max_bytes and result.ts <= keep_after_ts)):
                     break
                 del self._results[key]
                 total -= ledger_bytes(result.entry)
@@ -283,6 +282,16 @@ class MemoryPersistence:
             return documents + entries
 
         return _done(prune)
+
+    def measure(self, before_ts: int) -> Deferred[StoreSize]:
+        """How much history there is, and how much of it waits to be pruned."""
+
+        def count() -> StoreSize:
+            self._check_open()
+            ends = [past.to_ts for past in self._past_documents] + [past.to_ts for past in self._past_entries]
+            return StoreSize(len(ends), sum(end <= before_ts for end in ends), 0, 0)
+
+        return _done(count)
 
     def delete_index(self, index: int, limit: int) -> Deferred[int]:
         """Delete at most *limit* entries of a dropped index."""

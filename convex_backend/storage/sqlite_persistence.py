@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from convex_backend.deferreds import from_coroutine, shield
 from convex_backend.errors import StorageFailed
-from convex_backend.interfaces import Commit, IPersistence, Row, StoredResult
+from convex_backend.interfaces import Commit, IPersistence, Row, StoredResult, StoreSize
 from convex_backend.storage import pruning, sql_reads
 from convex_backend.storage.group_write import check_order, ledger_bytes, read_last_ts, write_group
 from convex_backend.storage.migrations import load_migrations, migrate
@@ -138,14 +138,14 @@ class SqlitePersistence:
         ).fetchone()
         return None if found is None else StoredResult(found[0], found[1])
 
-    def prune_ledger(self, older_than_ms: int, max_bytes: int, keep_after_ms: int, limit: int) -> Deferred[int]:
+    def prune_ledger(self, before_ts: int, max_bytes: int, keep_after_ts: int, limit: int) -> Deferred[int]:
         """Delete at most *limit* of the oldest entries by age and bytes."""
-        return from_coroutine(shield(self._prune_ledger(older_than_ms, max_bytes, keep_after_ms, limit)))
+        return from_coroutine(shield(self._prune_ledger(before_ts, max_bytes, keep_after_ts, limit)))
 
-    async def _prune_ledger(self, older_than_ms: int, max_bytes: int, keep_after_ms: int, limit: int) -> int:
+    async def _prune_ledger(self, before_ts: int, max_bytes: int, keep_after_ts: int, limit: int) -> int:
         total = self._ledger_total
         deleted, freed = await self._pool.write(
-            lambda connection: pruning.prune_ledger(connection, total, older_than_ms, max_bytes, keep_after_ms, limit)
+            lambda connection: pruning.prune_ledger(connection, total, before_ts, max_bytes, keep_after_ts, limit)
         )
         self._ledger_total -= freed
         return deleted
@@ -155,6 +155,10 @@ class SqlitePersistence:
         return from_coroutine(
             shield(self._pool.write(lambda connection: pruning.prune_history(connection, before_ts, limit)))
         )
+
+    def measure(self, before_ts: int) -> Deferred[StoreSize]:
+        """How large the file is, and how much of it waits to be pruned."""
+        return self._read(lambda connection: pruning.measure(connection, before_ts))
 
     def delete_index(self, index: int, limit: int) -> Deferred[int]:
         """Delete at most *limit* entries of a dropped index."""

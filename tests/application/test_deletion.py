@@ -118,6 +118,8 @@ def test_documents_of_dropped_tables_are_deleted_behind_the_watermark(app: Deplo
     app.store.timers.advance(61)
     assert len(app.store.persistence.scan_documents(tablet, b"", None, False, 2000)) == 1100
     app.store.clock.ns += 3 * 86_400 * 10**9
+    for days in (0.1, 3):
+        app.store.timers.advance(days * 86_400)
     app.store.insert("other", {})
     run(app.db.retention.run_once())
     app.store.timers.advance(61)

@@ -98,22 +98,33 @@ class Stack:
         self.held: deque[tuple[list[Commit], Deferred[None]]] = deque()
         self.groups: list[list[int]] = []
         self.wall_ns = 1000 * SECOND
-        self.committer = Committer(
-            self.persistence,
-            self,
-            self.clock,
-            self.registry,
-            fatal=self.fatal.append,
-            name_document=lambda tablet, document: (f"t{tablet}", f"doc{int.from_bytes(document, 'big')}"),
-            limits=limits,
-            **options,
-        )
+        self._options = {"limits": limits, **options}
+        self.committer = self._make_committer()
         result_of(self.committer.start())
         self.hold = hold
         self.ahead = ahead
         self._hold_after = False
         self.persistence.before_write = self._before_write
         self.persistence.after_write = self._after_write
+
+    def _make_committer(self) -> Committer:
+        return Committer(
+            self.persistence,
+            self,
+            self.clock,
+            self.registry,
+            fatal=self.fatal.append,
+            name_document=lambda tablet, document: (f"t{tablet}", f"doc{int.from_bytes(document, 'big')}"),
+            **self._options,
+        )
+
+    def restart(self) -> None:
+        """Another process over the same store."""
+        result_of(self.persistence.close())
+        result_of(self.persistence.open())
+        self.registry = CollectorRegistry()
+        self.committer = self._make_committer()
+        result_of(self.committer.start())
 
     def now_ns(self) -> int:
         """Wall time that moves a little with each look."""

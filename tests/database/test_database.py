@@ -415,6 +415,8 @@ def test_dropped_index_entries_are_deleted_behind_the_watermark(store):
         store.timers.advance(61)
         assert len(store.persistence.scan_index(index.id, b"", None, False, 10)) == 5
         store.clock.ns += int(3 * DAY_SECONDS * 1e9)
+        for days in (0.1, 3):
+            store.timers.advance(days * DAY_SECONDS)
         store.insert("t", {"n": 9.0})
         run(store.db.retention.run_once())
         store.timers.advance(61)

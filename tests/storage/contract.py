@@ -299,12 +299,12 @@ class PersistenceContract:
         return [n for n in range(10) if self.store.ledger_get("s", n) is not None]
 
     def fill_ledger(self):
-        """Ten answers created at 0, 10, … 90 ms; each weighs 100 bytes."""
+        """Ten answers of commits at 10, 20, … 100; each weighs 100 bytes. The wall clock goes back all the while."""
         for n in range(10):
-            self.write(Commit(self.store.last_ts + 1, ledger=(LedgerEntry("s", n, b"r" * 99, n * 10),)))
+            self.write(Commit(n * 10 + 10, ledger=(LedgerEntry("s", n, b"r" * 99, 1000 - n),)))
 
     def test_ledger_prune_by_age(self):
-        """Entries created before the age limit go, oldest first, at most ``limit`` at a time."""
+        """Entries of commits up to the limit go, oldest first, at most ``limit`` at a time."""
         self.fill_ledger()
         self.assertEqual(result_of(self.store.prune_ledger(50, 10**9, 0, 3)), 3)
         self.assertEqual(self.results(), [3, 4, 5, 6, 7, 8, 9])
@@ -313,15 +313,15 @@ class PersistenceContract:
         self.assertEqual(result_of(self.store.prune_ledger(50, 10**9, 0, 100)), 0)
 
     def test_ledger_prune_by_bytes(self):
-        """While the sum is over the bound the oldest go, but none created after ``keep_after_ms``."""
+        """While the sum is over the bound the oldest go, but none of a commit after ``keep_after_ts``."""
         self.fill_ledger()
-        self.assertEqual(result_of(self.store.prune_ledger(0, 700, 90, 100)), 3)
+        self.assertEqual(result_of(self.store.prune_ledger(0, 700, 100, 100)), 3)
         self.assertEqual(self.results(), [3, 4, 5, 6, 7, 8, 9])
-        self.assertEqual(result_of(self.store.prune_ledger(0, 0, 40, 100)), 2)
+        self.assertEqual(result_of(self.store.prune_ledger(0, 0, 50, 100)), 2)
         self.assertEqual(self.results(), [5, 6, 7, 8, 9])
-        self.assertEqual(result_of(self.store.prune_ledger(0, 0, 40, 100)), 0)
+        self.assertEqual(result_of(self.store.prune_ledger(0, 0, 50, 100)), 0)
         self.write(Commit(self.store.last_ts + 1, ledger=(LedgerEntry("s", 0, b"r" * 99, 100),)))
-        self.assertEqual(result_of(self.store.prune_ledger(0, 500, 90, 100)), 1)
+        self.assertEqual(result_of(self.store.prune_ledger(0, 500, 100, 100)), 1)
         self.assertEqual(self.results(), [0, 6, 7, 8, 9])
 
     def test_ledger_weight_survives_restart_and_recover(self):
@@ -330,7 +330,7 @@ class PersistenceContract:
         self.reopen()
         self.break_next_write(OSError("full"), applied=False)
         with self.assertRaises(OSError):
-            self.write(Commit(99, ledger=(LedgerEntry("s", 99, b"r" * 999, 95),)))
+            self.write(Commit(199, ledger=(LedgerEntry("s", 99, b"r" * 999, 95),)))
         result_of(self.store.recover())
         self.assertEqual(result_of(self.store.prune_ledger(0, 800, 1000, 100)), 2)
 
@@ -352,6 +352,27 @@ class PersistenceContract:
             self.assertEqual(result_of(self.store.get_at(1, A, ts)).json, b"%d" % ts)
             self.assertEqual(self.keys_at(ts), [b"k%d" % ts])
         self.assertIsNone(result_of(self.store.get_at(1, A, 3)))
+
+    def test_measure(self):
+        """The size counts superseded rows and those of them that a pruning would delete."""
+        size = result_of(self.store.measure(10**9))
+        self.assertEqual((size.history_rows, size.prunable_rows), (0, 0))
+        self.make_history()
+        for before_ts, prunable in ((0, 0), (1, 0), (2, 2), (4, 6), (5, 8), (6, 10), (99, 10)):
+            size = result_of(self.store.measure(before_ts))
+            self.assertEqual((size.history_rows, size.prunable_rows), (10, prunable), before_ts)
+        result_of(self.store.prune_history(4, 100))
+        size = result_of(self.store.measure(5))
+        self.assertEqual((size.history_rows, size.prunable_rows), (4, 2))
+
+    def test_failed_prune_changes_nothing(self):
+        """A pruning of a store that is closed is refused, and after opening all is as before."""
+        self.make_history()
+        result_of(self.store.close())
+        with self.assertRaises(RuntimeError):
+            result_of(self.store.prune_history(4, 100))
+        with self.assertRaises(RuntimeError):
+            result_of(self.store.measure(4))
 
     def test_prune_history_in_steps_with_restarts(self):
         """Pruning may stop after any step: what is left reads right and the next run goes on."""

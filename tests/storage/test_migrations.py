@@ -93,7 +93,7 @@ def test_newer_file_is_refused(tmp_path):
             result_of(synchronous_store(path).open())
         assert caught.value.code == "DatabaseTooNew"
         assert "schema 99" in caught.value.message
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute(f"PRAGMA user_version = {len(load_migrations())}")
     connection.close()
     store = synchronous_store(path)
     result_of(store.open())
