@@ -70,8 +70,9 @@ def read_result(
     cpu_seconds = tree.get("cpu_us", 0) / 1e6
     consumed = tree.get("consumed") or None
     realm = tree.get("realm")
+    retire = tree.get("retire") is True
     if tree["ok"]:
-        return Result(Outcome(body, None, lines, observed, cpu_seconds), consumed, None, realm)
+        return Result(Outcome(body, None, lines, observed, cpu_seconds), consumed, None, realm, retire)
     error = tree["error"]
     message = str(error["message"])
     kind = error.get("kind", "user")
@@ -84,7 +85,7 @@ def read_result(
         fault = Overloaded("Busy", "I'm a bit busy.")
     elif kind == "fatal":
         fault = ServerFault()
-    return Result(outcome, consumed, fault, realm, tree.get("retire") is True)
+    return Result(outcome, consumed, fault, realm, retire)
 
 
 def _observed(tree: object) -> frozenset[str]:
