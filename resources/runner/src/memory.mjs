@@ -45,10 +45,14 @@ export function holdText(length) {
   base.heap += TEXT_FACTOR * length;
 }
 
-/** A full collection; gives what is left beyond the child's own. */
+/**
+ * A full collection; gives what is left beyond the child's own. Buffers that a collection found dead are freed, and taken off the account, by another
+ * thread, which may not have come to it: the next collection waits for that.
+ */
 export function collectGarbage() {
   collectedAt = contextsMade;
   collect({ type: "major", execution: "sync" });
+  collect({ type: "minor", execution: "sync" });
   const { heap, buffers } = memoryInUse();
   return { heap: heap - base.heap, buffers: buffers - base.buffers };
 }
