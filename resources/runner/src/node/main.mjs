@@ -107,8 +107,9 @@ installStackHook();
 installConsole();
 installConvex();
 
-// Both reach the whole process group; the parent decides when a child ends, by the end of the socket.
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => {});
+// The first two reach the whole process group; the parent decides when a child ends, by the end of the socket. With a handler for the third, a write
+// of too large a file fails with EFBIG.
+for (const signal of ["SIGINT", "SIGTERM", "SIGXFSZ"]) process.on(signal, () => {});
 
 const socket = new Socket({ fd: 3, readable: true, writable: true });
 const server = new ActionProcess(socket);
