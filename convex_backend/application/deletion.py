@@ -61,11 +61,9 @@ class Deletion:
         catalog = transaction.catalog
         schema = catalog.active.get(component)
         for name in names:
-            if schema is not None and name in schema.definition.tables:
-                raise BadRequest(
-                    "TableInSchema",
-                    f'The table "{name}" is part of the schema. Remove it from schema.ts and push before deleting it.',
-                )
+            fault = schema.definition.deletion_error(name) if schema is not None else None
+            if fault is not None:
+                raise BadRequest("TableInSchema", fault)
         for name in dict.fromkeys(names):
             table = catalog.table(component, name)
             if table is not None and not table.virtual:

@@ -14,6 +14,7 @@ from convex_backend.database.schema_check import ACTIVE, FAILED, PENDING, VALIDA
 from convex_backend.database.system_tables import SCHEMAS
 from convex_backend.database.tables import add_index, create_table, remove_index, set_index_state
 from convex_backend.errors import BadRequest
+from convex_backend.values.coverage import covers
 from convex_backend.values.schema import IndexDefinition, SchemaDefinition, TableDefinition
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _table_outcome(
     enforced = active.definition.tables.get(table.name) if active is not None and active.definition.validated else None
     if not schema.validated:
         outcome = "notValidated"
-    elif enforced is not None and enforced.document_type == table.document_type:
+    elif enforced is not None and covers(table.document_type, enforced.document_type):
         outcome = "supersetOfEnforced"
     elif count == 0:
         outcome = "supersetOfShape"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from convex_backend.database.background_steps import PAUSE_SECONDS, RETRY_SECONDS, Pauses, StepSize, Stopped
 from convex_backend.database.catalog import (
     BACKFILLED,
     BACKFILLING,
@@ -32,54 +32,16 @@ from convex_backend.database.tables import set_index_state
 from convex_backend.deferreds import Waiters, run_detached
 from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault
 from convex_backend.interfaces import IndexWrite
+from convex_backend.values.coverage import covers
 from convex_backend.values.json_codec import loads
 from convex_backend.values.schema import existing_document_error
 
 if TYPE_CHECKING:
     from convex_backend.database.committer import CommitEvent
     from convex_backend.database.database import Database
+    from convex_backend.database.transaction import Transaction
 
-#: Rows of one step; about 5 ms of the reactor's time.
-STEP_ROWS: Final = 200
-_PAUSE_SECONDS: Final = 0.002
-_RETRY_SECONDS: Final = 1.0
 _PROGRESS_PREFIX: Final = "backfill:"
-
-
-class Stopped(Exception):
-    """Background work was told to end."""
-
-
-class _Pauses:
-    """Sleeps that a stop cuts short."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._timer: IDelayedCall | None = None
-        self._sleeping: Deferred[None] | None = None
-        self.stopped = False
-
-    async def sleep(self, seconds: float) -> None:
-        """:raises Stopped: when told to end."""
-        if self.stopped:
-            raise Stopped
-        self._sleeping = Deferred()
-        self._timer = self._database.reactor.callLater(seconds, self._wake)
-        await self._sleeping
-        if self.stopped:
-            raise Stopped
-
-    def _wake(self) -> None:
-        sleeping, self._sleeping, self._timer = self._sleeping, None, None
-        if sleeping is not None:
-            sleeping.callback(None)
-
-    def stop(self) -> None:
-        """End the present sleep and refuse further ones."""
-        self.stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._wake()
 
 
 class IndexBackfill:
@@ -89,10 +51,13 @@ class IndexBackfill:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pauses = _Pauses(database)
+        self._pauses = Pauses(database)
         self._running: Deferred[None] | None = None
         self._changed: Waiters[None] = Waiters()
         self._seen: Catalog | None = None
+        self._size = StepSize()
+        #: documents of the table when the build, or this part of it, began
+        self._total = 0
 
     def start(self) -> None:
         """Go on with what an earlier run of the server left, and listen for new indexes."""
@@ -132,12 +97,14 @@ class IndexBackfill:
             # Leave the turn of whoever woke us: it may be inside the committer's publication.
             await self._pauses.sleep(0)
             while building := self.building():
+                self._size = StepSize()
                 try:
+                    self._total = await self._database.persistence.count_documents(building[0].tablet)
                     while await self._step(building[0].row_id):
-                        await self._pauses.sleep(_PAUSE_SECONDS)
+                        await self._pauses.sleep(PAUSE_SECONDS)
                 except (OccConflict, Rerun, Overloaded, ServerFault) as error:
                     self._log.warn("index backfill waits: {error}", error=error)
-                    await self._pauses.sleep(_RETRY_SECONDS)
+                    await self._pauses.sleep(RETRY_SECONDS)
         except Stopped:
             pass
         finally:
@@ -159,28 +126,39 @@ class IndexBackfill:
             if index is None or table is None or index.state != BACKFILLING:
                 return False
             transaction.add_system_point(*index.point)
-            key = f"{_PROGRESS_PREFIX}{index.id}"
-            progress = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (key,))
+            progress = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_progress_key(index),))
             lower = progress[1]["after"] + b"\x00" if progress is not None else b""
-            rows = await transaction.snapshot.scan(-table.tablet, table.tablet, lower, None, False, STEP_ROWS)
-            transaction.reads.add_interval(
-                -table.tablet, lower, rows[-1].key + b"\x00" if len(rows) == STEP_ROWS else None
-            )
+            asked = self._size.rows
+            rows = await transaction.snapshot.scan(-table.tablet, table.tablet, lower, None, False, asked)
+            self._size.took(rows)
+            done = len(rows) < asked
+            transaction.reads.add_interval(-table.tablet, lower, None if done else rows[-1].key + b"\x00")
             writes = []
             for row in rows:
                 # Also for rows written since the index began: the store keeps an entry that is there, and a write that left the key as it
                 # was added none, though the overlay shows one while it is pending.
                 entry = document_keys((index,), loads(row.json))[index.id]
                 writes.append(IndexWrite(index.id, entry, table.tablet, row.id, True, row.ts))
-            done = len(rows) < STEP_ROWS
             if done:
                 await set_index_state(transaction, index, BACKFILLED)
                 if progress is not None:
                     await transaction.system.delete(BACKEND_STATE.name, progress[0])
-            elif progress is None:
-                await transaction.system.insert(BACKEND_STATE.name, {"key": key, "after": rows[-1].key})
             else:
-                await transaction.system.patch(BACKEND_STATE.name, progress[0], {"after": rows[-1].key})
+                indexed = float(len(rows))
+                if progress is None:
+                    await transaction.system.insert(
+                        BACKEND_STATE.name,
+                        {
+                            "key": _progress_key(index),
+                            "after": rows[-1].key,
+                            "indexed": indexed,
+                            "total": float(self._total),
+                        },
+                    )
+                else:
+                    indexed += progress[1].get("indexed", 0.0)
+                    fields = {"after": rows[-1].key, "indexed": indexed}
+                    await transaction.system.patch(BACKEND_STATE.name, progress[0], fields)
             await database.commit(transaction, extra_index_writes=tuple(writes))
         finally:
             transaction.close()
@@ -188,6 +166,22 @@ class IndexBackfill:
             self._log.info("built index {table}.{index}", table=table.name, index=index.name)
             self._changed.fire(None)
         return not done
+
+
+def _progress_key(index: IndexInfo) -> str:
+    return f"{_PROGRESS_PREFIX}{index.id}"
+
+
+async def build_progress(transaction: Transaction, index: IndexInfo) -> tuple[int, int | None]:
+    """How far an index is that is being built; a read, so that whoever shows it is told when there is more.
+
+    :returns: documents whose entries are there, and about how many there are in all, ``None`` before that is known.
+    """
+    progress = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_progress_key(index),))
+    if progress is None:
+        return 0, None
+    total = progress[1].get("total")
+    return int(progress[1].get("indexed", 0)), None if total is None else int(total)
 
 
 @attrs.define(slots=True, eq=False)
@@ -213,7 +207,7 @@ class SchemaValidation:
     def __init__(self, database: Database, row_id: bytes) -> None:
         self._database = database
         self._row_id = row_id
-        self._pauses = _Pauses(database)
+        self._pauses = Pauses(database)
         self._ended: Waiters[None] = Waiters()
         self.progress = ValidationProgress()
 
@@ -240,7 +234,7 @@ class SchemaValidation:
                     break
                 except (OccConflict, Rerun, Overloaded, ServerFault) as error:
                     self._log.warn("schema validation starts again: {error}", error=error)
-                    await self._pauses.sleep(_RETRY_SECONDS)
+                    await self._pauses.sleep(RETRY_SECONDS)
         except Stopped:
             pass
         finally:
@@ -276,7 +270,7 @@ class SchemaValidation:
         for table in catalog.tables_of(schema.component):
             wanted = schema.definition.tables.get(table.name)
             known = vouched.get(table.name)
-            if wanted is not None and (known is None or known.document_type != wanted.document_type):
+            if wanted is not None and (known is None or not covers(wanted.document_type, known.document_type)):
                 changed.append(table)
         return changed
 
@@ -284,12 +278,14 @@ class SchemaValidation:
         """:returns: the text of the first row's fault."""
         database = self._database
         lower = b""
+        size = StepSize()
         while True:
             if self._schema() is None:
                 return None
             snapshot = database.committer.snapshots.open(database.committer.durable_ts)
             try:
-                rows = await snapshot.scan(-table.tablet, table.tablet, lower, None, False, STEP_ROWS)
+                asked = size.rows
+                rows = await snapshot.scan(-table.tablet, table.tablet, lower, None, False, asked)
                 names = CatalogNames(database.catalogs.at(snapshot.ts), table.component)
             finally:
                 snapshot.close()
@@ -299,10 +295,11 @@ class SchemaValidation:
                 self.progress.documents_checked += 1
                 if text is not None:
                     return existing_document_error(document["_id"], table.name, text)
-            if len(rows) < STEP_ROWS:
+            size.took(rows)
+            if len(rows) < asked:
                 return None
             lower = rows[-1].key + b"\x00"
-            await self._pauses.sleep(_PAUSE_SECONDS)
+            await self._pauses.sleep(PAUSE_SECONDS)
 
     async def _finish(self, error: str | None, table: str | None) -> None:
         """Move the row on, unless somebody else has."""

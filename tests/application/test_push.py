@@ -434,7 +434,7 @@ def test_evaluate_schema_tells_of_the_work(app: Deployment) -> None:
     """Dropped and added indexes come with the number of documents; tables with what a check would have to walk. Nothing is written."""
     app.push(schema=schema(table("t", {"a": {"type": "number"}}, indexes=[index("i", "a")])))
     app.store.insert("t", {"a": 1.0}, {"a": 2.0})
-    wanted = schema(table("t", {"a": {"type": "any"}}, indexes=[index("j", "a")]), table("u", {}))
+    wanted = schema(table("t", {"a": {"type": "string"}}, indexes=[index("j", "a")]), table("u", {}))
     before = app.db.committer.pending_ts
     [evaluation] = run(app.deploy.evaluate_schema(app.request(schema=wanted)))["componentSchemaEvaluations"].values()
     assert app.db.committer.pending_ts == before
@@ -447,6 +447,9 @@ def test_evaluate_schema_tells_of_the_work(app: Deployment) -> None:
         ("t.j", "added", True, 2),
         ("t.i", "dropped", False, 2),
     ]
+    wider = schema(table("t", {"a": {"type": "any"}}))
+    [evaluation] = run(app.deploy.evaluate_schema(app.request(schema=wider)))["componentSchemaEvaluations"].values()
+    assert [one["outcome"] for one in evaluation["tables"]] == ["supersetOfEnforced"]
     change = run(app.deploy.evaluate_push(app.request(schema=wanted)))["schemaChange"]
     assert [one["name"] for one in change["indexDiffs"][""]["removed_indexes"]] == ["t.i"]
 

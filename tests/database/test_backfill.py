@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convex_backend.database import backfill
-from convex_backend.database.backfill import SchemaValidation
+from convex_backend.database import background_steps
+from convex_backend.database.backfill import SchemaValidation, build_progress
 from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED
 from convex_backend.database.system_tables import SCHEMAS
 from convex_backend.database.tables import add_index, remove_index, set_index_state
@@ -150,7 +150,7 @@ def test_removed_index_is_gone_and_remembered_for_cleaning(store):
 )
 def test_backfill_with_concurrent_writes_and_a_restart(rows, writes, step, restart_at):
     """With writes between the steps and a restart in the middle, the built index equals the table."""
-    previous, backfill.STEP_ROWS = backfill.STEP_ROWS, step
+    previous, background_steps.STEP_ROWS = background_steps.STEP_ROWS, step
     try:
         store = Store()
         ids = dict(zip(store.insert("t", *[{"n": float(n)} for n in rows]), rows, strict=True))
@@ -188,7 +188,7 @@ def test_backfill_with_concurrent_writes_and_a_restart(rows, writes, step, resta
         assert run(store.system().system.scan("_backend_state", "by_key", (f"backfill:{index.id}",))) == []
         run(store.db.stop())
     finally:
-        backfill.STEP_ROWS = previous
+        background_steps.STEP_ROWS = previous
 
 
 SCHEMA = {
@@ -201,6 +201,11 @@ SCHEMA = {
     ],
     "schemaValidation": True,
 }
+
+
+def of_type(fields):
+    """:data:`SCHEMA` with another type of its table."""
+    return {**SCHEMA, "tables": [{**SCHEMA["tables"][0], "documentType": {"type": "object", "value": fields}}]}
 
 
 def submit(store, tree=SCHEMA, schema_state="pending"):
@@ -261,6 +266,63 @@ def test_tables_the_active_schema_vouches_for_are_not_walked(store):
     store.settle(0.5)
     assert schema_row(store, row_id)["state"] == "validated"
     assert job.progress.documents_checked == 0
+
+
+def test_a_wider_type_needs_no_walk(store):
+    """Every row that the active schema vouches for fits a type that takes more; a narrower one has to be looked at."""
+    submit(store, schema_state="active")
+    number, text = {"type": "number"}, {"type": "string"}
+    wider = of_type({"n": {"fieldType": {"type": "union", "value": [text, number]}, "optional": True}})
+    narrower = of_type({"n": {"fieldType": {"type": "literal", "value": 3.0}, "optional": False}})
+    for tree, verdict, checked in ((wider, "validated", False), (narrower, "failed", True)):
+        row_id = submit(store, tree)
+        job = SchemaValidation(store.db, row_id)
+        job.start()
+        store.settle(0.5)
+        assert schema_row(store, row_id)["state"] == verdict
+        assert (job.progress.documents_checked > 0) is checked
+
+
+def test_steps_read_little_of_large_documents(store):
+    """A step over large rows takes few of them, one over small rows many; the index is complete in the end."""
+    store.insert("t", *[{"n": float(n), "text": "x" * 100_000} for n in range(30)])
+    sizes = []
+    before = store.db.committer.persistence.scan_documents
+
+    def watched(tablet, lower, upper, reverse, limit):
+        rows = before(tablet, lower, upper, reverse, limit)
+        if len(rows) > 1:
+            sizes.append(sum(len(row.json) for row in rows))
+        return rows
+
+    store.persistence.scan_documents = watched
+    row_id = add(store)
+    store.settle(2)
+    assert state(store, row_id) == BACKFILLED
+    # The first step does not know the rows yet.
+    assert max(sizes[1:]) <= 2 * background_steps.STEP_BYTES
+    enable(store, row_id)
+    assert len(collect(store.query(), index_query("t.by_n"))) == 33
+
+
+def test_the_progress_of_a_build_is_told(store):
+    """While an index is built its progress can be read, and whoever has read it is told of more."""
+    store.insert("t", *[{"n": float(n)} for n in range(100)])
+    row_id = add(store)
+    told = []
+    query = store.query()
+    run(query.ensure_begun())
+    index = query.catalog.index_rows[row_id]
+    assert run(build_progress(query, index)) == (0, None)
+    store.db.subscribe(query.read_token(), query.snapshot_ts, told.append)
+    store.timers.advance(0)
+    store.timers.advance(0)
+    assert told
+    query = store.query()
+    done, total = run(build_progress(query, index))
+    assert 0 < done < total == 103
+    store.settle(1)
+    assert state(store, row_id) == BACKFILLED
 
 
 def test_a_stopped_validation_leaves_the_schema_pending(store):

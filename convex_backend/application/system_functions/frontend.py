@@ -23,6 +23,7 @@ from convex_backend.application.system_functions.registry import (
     system_query,
 )
 from convex_backend.application.system_functions.table_filters import FilterMistakes, read_filters
+from convex_backend.database.backfill import build_progress
 from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED, IndexInfo, schemas_interval
 from convex_backend.database.schema_check import ACTIVE, PENDING, VALIDATED
 from convex_backend.database.system_tables import AUTH, COMPONENTS
@@ -167,10 +168,10 @@ async def indexes(call: SystemCall) -> Value:
     if table is None:
         return None
     call.transaction.add_system_interval(*table.indexes_interval)
-    return [_index(index) for index in present_indexes(table)]
+    return [await _index(call, index) for index in present_indexes(table)]
 
 
-def _index(index: IndexInfo) -> Value:
+async def _index(call: SystemCall, index: IndexInfo) -> Value:
     fields: Value = list(index.fields)
     if index.kind != "database":
         spec = dict(index.spec)
@@ -178,7 +179,11 @@ def _index(index: IndexInfo) -> Value:
             spec["dimensions"] = float(spec["dimensions"])
         fields = spec
     state = {BACKFILLING: "backfilling", BACKFILLED: "backfilled", ENABLED: "done"}[index.state]
-    return {"name": index.name, "staged": index.staged, "fields": fields, "backfill": {"state": state}}
+    backfill: dict[str, Value] = {"state": state}
+    if index.state == BACKFILLING:
+        done, total = await build_progress(call.transaction, index)
+        backfill["stats"] = {"numDocsIndexed": float(done), "totalDocs": None if total is None else float(total)}
+    return {"name": index.name, "staged": index.staged, "fields": fields, "backfill": backfill}
 
 
 @system_query("frontend/tableSize", "ViewData", in_component=True, tableName=STRING)
