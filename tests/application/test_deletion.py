@@ -137,6 +137,9 @@ def test_tables_of_the_schema_are_not_deleted(app: Deployment) -> None:
     app.store.insert("extra", {}, component=local)
     deletion = Deletion(app.db)
     assert refusal(app, deletion.delete_tables(["extra", "items"], ids(app)["local"], ADMIN)) == "TableInSchema"
+    with pytest.raises(BadRequest) as caught:
+        run(deletion.delete_tables(["items"], ids(app)["local"], ADMIN))
+    assert caught.value.message == 'Failed to delete table "items" because it appears in the schema'
     assert app.db.catalogs.newest.table(local, "extra") is not None
     run(deletion.delete_tables(["extra"], ids(app)["local"], ADMIN))
     assert app.db.catalogs.newest.table(local, "extra") is None
