@@ -11,9 +11,16 @@ from pathlib import Path
 
 from convex_backend import __version__
 from convex_backend.application.keys import Keys, check_instance_name, parse_secret
+from convex_backend.errors import ConvexError
 from convex_backend.service import push_commands
-from convex_backend.service.configuration import DEFAULT_INSTANCE_NAME, DEFAULT_LOCAL_STORAGE, fail
+from convex_backend.service.configuration import (
+    DEFAULT_INSTANCE_NAME,
+    DEFAULT_LOCAL_STORAGE,
+    DEFAULT_PERSISTENCE,
+    fail,
+)
 from convex_backend.service.instance import BadCredentials, read_credentials
+from convex_backend.service.option_values import MEMORY, parse_persistence
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,6 +38,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_key_options(admin_key)
     admin_key.add_argument("--read-only", action="store_true", help="the key may look at everything and change nothing")
+    compact = commands.add_parser(
+        "compact",
+        help="give free space in the database file back to the disk",
+        description="Write the database file anew without the space that is free in it. The server must be stopped; the disk needs room for a second "
+        "copy of what is alive. A server reuses its free space by itself: this pays after much was deleted, or after --retention became shorter.",
+    )
+    compact.add_argument(
+        "--persistence",
+        metavar="sqlite://PATH",
+        default=os.environ.get("CONVEX_PERSISTENCE") or DEFAULT_PERSISTENCE,
+        help=f"the database [env CONVEX_PERSISTENCE; default: {DEFAULT_PERSISTENCE}]",
+    )
     push_commands.add_commands(commands, _add_key_options, os.environ)
     return parser
 
@@ -83,6 +102,25 @@ def _admin_key(arguments: argparse.Namespace, *, read_only: bool) -> str:
     return Keys(name or DEFAULT_INSTANCE_NAME, secret, os.urandom, time.time).issue(read_only=read_only)
 
 
+def _compact(persistence: str) -> str:
+    # Loaded here: the other commands need no SQLite.
+    from convex_backend.storage.compaction import compact
+
+    try:
+        path = parse_persistence(persistence, Path.cwd())
+    except ValueError as error:
+        fail(f"--persistence {error}")
+    if path == MEMORY:
+        fail("--persistence must name a file to compact")
+    began = time.monotonic()
+    try:
+        done = compact(path)
+    except ConvexError as error:
+        fail(str(error))
+    sizes = f"{done.before_bytes / 1e6:.1f} MB before, {done.after_bytes / 1e6:.1f} MB now"
+    return f"compacted {path} in {time.monotonic() - began:.1f} s: {sizes}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -92,6 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "admin-key":
         print(_admin_key(arguments, read_only=arguments.read_only))
+        return 0
+    if arguments.command == "compact":
+        print(_compact(arguments.persistence))
         return 0
     key = arguments.admin_key or _admin_key(arguments, read_only=False)
     print(push_commands.RUN[arguments.command](arguments, key))

@@ -96,7 +96,7 @@ class _StepSize:
 class RetentionLoop:
     """Prunes history and the ledger while the server runs.
 
-    :param reactor: clock of the loop; it must not go back, and not jump (``service/steady_time.py``).
+    :param reactor: clock of the loop; it must not go back, and not jump (``service/steady_clock.py``).
     :param clock: wall time, looked at for the time that passed while no server ran.
     :param registry: where the metrics go.
     """

@@ -27,6 +27,7 @@ from convex_backend.service.option_values import (
     parse_origin,
     parse_parallelism,
     parse_persistence,
+    parse_retention,
     parse_runners,
     parse_timeout,
 )
@@ -39,6 +40,7 @@ DEFAULT_PERSISTENCE: Final = "sqlite://convex_local_backend.sqlite3"
 DEFAULT_LOCAL_STORAGE: Final = "convex_local_storage"
 DEFAULT_INSTANCE_NAME: Final = "convex-self-hosted"
 DEFAULT_ACTION_TIMEOUT_SECONDS: Final = 600.0
+DEFAULT_RETENTION_SECONDS: Final = 2 * 86_400.0
 
 
 @attrs.frozen(slots=True)
@@ -127,6 +129,12 @@ OPTIONS: Final = (
         "the same for a scheduled mutation that kept conflicting with others",
     ),
     Option(
+        "retention",
+        "CONVEX_RETENTION",
+        "2d",
+        "how far back reads at a timestamp, and exports, reach: a time such as 90s, 30m, 12h or 2d, at least 60s",
+    ),
+    Option(
         "redact-logs-to-client",
         "REDACT_LOGS_TO_CLIENT",
         "off",
@@ -164,6 +172,7 @@ class Configuration:
     :param instance_name: as given, or ``None`` to use the stored name or the default.
     :param instance_secret: 32 bytes as given, or ``None`` to use the stored one or make one.
     :param cloud_origin: as given without trailing slash, or ``None``: made from the port.
+    :param retention_seconds: how long history is kept.
     :param context_reuse: ``off`` or ``realm``.
     """
 
@@ -180,6 +189,7 @@ class Configuration:
     runners: int = 1
     context_reuse: str = "off"
     action_timeout_seconds: float = DEFAULT_ACTION_TIMEOUT_SECONDS
+    retention_seconds: float = DEFAULT_RETENTION_SECONDS
     redact_logs_to_client: bool = False
     demo: bool = False
     scheduler: SchedulerOptions = attrs.field(factory=SchedulerOptions)
@@ -264,6 +274,7 @@ def configure(
         runners=values.read("runners", parse_runners, min(cores or usable_cores(), 4)),
         context_reuse=values.read("context-reuse", parse_context_reuse, "off"),
         action_timeout_seconds=values.read("action-timeout", parse_timeout, DEFAULT_ACTION_TIMEOUT_SECONDS),
+        retention_seconds=values.read("retention", parse_retention, DEFAULT_RETENTION_SECONDS),
         redact_logs_to_client=values.read("redact-logs-to-client", parse_flag, False),
         demo=values.read("demo", parse_flag, False),
         scheduler=_scheduler(values),

@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from convex_backend.database.database import Database
+from convex_backend.database.retention import RetentionSettings
 from convex_backend.deferreds import from_coroutine, run_detached
 from convex_backend.errors import ConvexError, Overloaded, ServerFault
 from convex_backend.functions.analyze import Analyzer
@@ -130,7 +131,13 @@ class Engine:
         self._fatal = fatal
         clock = SystemClock()
         database = Database(
-            _persistence(configuration.database_path, reactor), reactor, clock, os.urandom, registry, fatal=fatal
+            _persistence(configuration.database_path, reactor),
+            reactor,
+            clock,
+            os.urandom,
+            registry,
+            fatal=fatal,
+            retention=RetentionSettings(history_seconds=configuration.retention_seconds),
         )
         dist = _runner_dist()
         metrics = PoolMetrics(registry)

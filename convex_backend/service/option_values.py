@@ -21,10 +21,14 @@ ANY_HOST: Final = "0.0.0.0"
 MEMORY: Final = ":memory:"
 MAX_RUNNERS: Final = 256
 MAX_PARALLELISM: Final = 1024
+#: As ``database/retention.py``, which is loaded later.
+MIN_RETENTION_SECONDS: Final = 60.0
 CONTEXT_REUSES: Final = ("off", "realm")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error")
 _ENDPOINT: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:")
 _UNESCAPED_COLON: Final = re.compile(r"(?<!\\):")
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]+)?) ?([smhd]?)")
+_UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
 
@@ -191,6 +195,23 @@ def parse_timeout(text: str) -> float:
         seconds = math.nan
     if not 0 < seconds < 1e9:
         raise ValueError(f"must be a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+def parse_duration(text: str) -> float:
+    """A time in seconds, or in minutes, hours or days: ``90``, ``90s``, ``30m``, ``12h``, ``2d``."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    seconds = float(match[1]) * _UNIT_SECONDS[match[2] or "s"] if match else math.nan
+    if not 0 <= seconds < 1e10:
+        raise ValueError(f"must be a time such as 90s, 30m, 12h or 2d, not {text!r}")
+    return seconds
+
+
+def parse_retention(text: str) -> float:
+    """How far back reads at a timestamp reach, seconds."""
+    seconds = parse_duration(text)
+    if seconds < MIN_RETENTION_SECONDS:
+        raise ValueError(f"must be at least {MIN_RETENTION_SECONDS:g} seconds, not {text!r}")
     return seconds
 
 

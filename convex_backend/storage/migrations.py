@@ -53,6 +53,21 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: list[Migratio
     :returns: the schema version now.
     :raises ConvexError: ``DatabaseTooNew``; ``NotADatabase`` when the file is another program's.
     """
+    version, newest = check_ours(connection, path, migrations), migrations[-1].version
+    if version == newest:
+        return version
+    if version > 0:
+        _back_up(connection, f"{path}.backup-v{version}")
+    for migration in migrations[version:]:
+        _apply(connection, migration)
+    return newest
+
+
+def check_ours(connection: sqlite3.Connection, path: str, migrations: list[Migration]) -> int:
+    """:returns: the schema version of the file, 0 for an empty one.
+
+    :raises ConvexError: ``DatabaseTooNew``; ``NotADatabase`` when the file is another program's.
+    """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     newest = migrations[-1].version
     if version > newest:
@@ -67,13 +82,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: list[Migratio
         raise ConvexError(
             "NotADatabase", f"{path} is not a convex-backend database; move it away or choose another --persistence"
         )
-    if version == newest:
-        return version
-    if version > 0:
-        _back_up(connection, f"{path}.backup-v{version}")
-    for migration in migrations[version:]:
-        _apply(connection, migration)
-    return newest
+    return version
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration) -> None:

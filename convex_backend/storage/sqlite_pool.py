@@ -23,6 +23,9 @@ from convex_backend.deferreds import InFlight
 from convex_backend.errors import ConvexError
 from convex_backend.storage.file_lock import FileLock
 
+PARTIAL_SUFFIX = ".compacting"
+"""What a compaction writes, before it takes the place of the file."""
+
 T = TypeVar("T")
 MEMORY = ":memory:"
 
@@ -135,6 +138,8 @@ class SqlitePool:
                 "another --persistence",
             )
         self._lock.acquire()
+        # What a compaction that was killed left behind.
+        Path(self.path + PARTIAL_SUFFIX).unlink(missing_ok=True)
         # SQLite would make the file with the umask's mode; the WAL file inherits the mode of this one.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from convex_backend.application.scheduler_options import Backoff, SchedulerOptions
+from convex_backend.database.retention import MIN_HISTORY_SECONDS, RetentionSettings
 from convex_backend.service.configuration import OPTIONS, BadOption, Configuration, configure
-from convex_backend.service.option_values import Listen
+from convex_backend.service.option_values import MIN_RETENTION_SECONDS, Listen
 from convex_backend.tap import Options
 
 HEX = "0123456789abcdef" * 4
@@ -307,3 +308,24 @@ def test_scheduler_mistakes(tmp_path: Path, argument: str, text: str) -> None:
     with pytest.raises(BadOption, match=text) as raised:
         parse(tmp_path, argument)
     assert str(raised.value).startswith(argument.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60", 60), ("90s", 90), ("1.5m", 90), ("12h", 43_200), ("2 d", 172_800), ("30D", 2_592_000)],
+)
+def test_retention(tmp_path: Path, text: str, seconds: float) -> None:
+    """The window of history is a number with a unit, seconds without one."""
+    assert parse(tmp_path, f"--retention={text}").retention_seconds == seconds
+    assert parse(tmp_path, environment={"CONVEX_RETENTION": text}).retention_seconds == seconds
+    assert parse(tmp_path).retention_seconds == RetentionSettings().history_seconds
+
+
+@pytest.mark.parametrize("text", ["59", "0", "59.9s", "0.9m", "-5", "2w", "d", "1e3", "x", "nan", "inf"])
+def test_retention_mistakes(tmp_path: Path, text: str) -> None:
+    """Less than a minute is refused, since reads under way need their snapshots; so is what is no time."""
+    with pytest.raises(
+        BadOption, match=r"^--retention must be (at least 60 seconds|a time such as 90s, 30m, 12h or 2d)"
+    ):
+        parse(tmp_path, f"--retention={text}")
+    assert MIN_RETENTION_SECONDS == MIN_HISTORY_SECONDS
