@@ -1,6 +1,6 @@
 import { v } from "convex/values";
 import { components } from "./_generated/api";
-import { internalQuery, mutation, query } from "./_generated/server";
+import { internalMutation, internalQuery, mutation, query } from "./_generated/server";
 
 export const list = query({
   args: {},
@@ -16,6 +16,13 @@ export const add = mutation({
     const raw = new TextEncoder().encode(body).buffer;
     await ctx.db.insert("notes", { body, size: BigInt(body.length), raw });
     return await ctx.runMutation(components.shelf.books.put, { title: body });
+  },
+});
+
+export const clear = internalMutation({
+  args: {},
+  handler: async (ctx) => {
+    for (const note of await ctx.db.query("notes").collect()) await ctx.db.delete(note._id);
   },
 });
 
