@@ -209,8 +209,10 @@ class FunctionLog:
     ) -> tuple[list[dict[str, Any]], float]:
         """Entries after *cursor*, at once if there are any or if *cursor* is 0, else when one comes or the time is over.
 
+        Cursor 0 asks for the past: its newest part, for readers take the first answer for all of the past and what follows for live.
+
         :param structured: log lines as objects instead of strings.
-        :returns: the entries, and the cursor to go on from.
+        :returns: at most ``MAX_ANSWER`` entries, oldest first, and the cursor to go on from.
         Cancelling stops the wait.
         """
         entries = self._after(cursor, completions_only)
@@ -229,7 +231,7 @@ class FunctionLog:
             entries = self._after(cursor, completions_only)
         if not entries:
             return [], cursor if cursor > 0 else self.newest_cursor()
-        entries = entries[:MAX_ANSWER]
+        entries = entries[:MAX_ANSWER] if cursor > 0 else entries[-MAX_ANSWER:]
         return [entry.to_json(structured) for entry in entries], entries[-1].cursor
 
     def stop(self) -> None:

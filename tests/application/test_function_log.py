@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from convex_backend.application.function_log import FunctionLog
+from convex_backend.application.function_log import MAX_ANSWER, FunctionLog
 from convex_backend.deferreds import from_coroutine
 from convex_backend.interfaces import LogLine
 
@@ -139,3 +139,19 @@ def test_stopping_answers_every_reader() -> None:
     log.stop()
     assert results == [([], log.newest_cursor())]
     assert clock.getDelayedCalls() == []
+
+
+def test_the_first_answer_is_the_newest_of_the_past() -> None:
+    """From cursor 0 a reader gets the newest entries and then only later ones: the CLI takes the first answer for the past and prints the rest as
+    live; from any other cursor it gets each later entry, part by part."""
+    log, _ = make()
+    for number in range(MAX_ANSWER + 5):
+        record(log, f"m:f{number}")
+    _, [(entries, cursor)] = read(log, 0.0)
+    assert (len(entries), entries[0]["identifier"]) == (MAX_ANSWER, "m:f5")
+    assert cursor == log.newest_cursor()
+    first = read(log, 1.0)[1][0]
+    assert [entry["identifier"] for entry in first[0]] == [f"m:f{number}" for number in range(MAX_ANSWER)]
+    assert [entry["identifier"] for entry in read(log, first[1])[1][0][0]] == [
+        f"m:f{number}" for number in range(MAX_ANSWER, MAX_ANSWER + 5)
+    ]
