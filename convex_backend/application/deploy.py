@@ -365,6 +365,7 @@ class Deploy:
         message = tree.get("message")
         push.caller, push.message = caller, message if isinstance(message, str) else None
         response = await shield(self._commit("finish_push", lambda transaction: self._apply(transaction, push)))
+        self._database.staged_validation.wake()
         # The texts are stored now; the rest stays, for a CLI that lost this answer and asks again.
         push.evaluated = attrs.evolve(push.evaluated, texts=())
         if push.record is not None:

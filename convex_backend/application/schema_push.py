@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from convex_backend.application.push_diff import IndexChange, index_changes, matching, spec_of
-from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED, Catalog, TableInfo
+from convex_backend.database.catalog import BACKFILLED, BACKFILLING, ENABLED, Catalog, SchemaInfo, TableInfo
 from convex_backend.database.schema_check import ACTIVE, FAILED, PENDING, VALIDATED
+from convex_backend.database.staged_validators import FAILED as FAILED_STAGED
+from convex_backend.database.staged_validators import PENDING as PENDING_STAGED
+from convex_backend.database.staged_validators import VALID, StagedValidator, stage, staged_validators
 from convex_backend.database.system_tables import SCHEMAS
 from convex_backend.database.tables import add_index, create_table, remove_index, set_index_state
 from convex_backend.errors import BadRequest
@@ -62,6 +65,8 @@ async def activate_schema(
     await transaction.ensure_begun()
     active = transaction.catalog.active.get(component)
     previous = active.text if active is not None else None
+    wanted = transaction.catalog.schemas.get(row_id) if row_id is not None else None
+    await stage(transaction, component, wanted.definition if wanted is not None else None)
     if active is not None and active.row_id != row_id:
         await transaction.system.delete(SCHEMAS.name, active.row_id)
     if row_id is None:
@@ -164,10 +169,18 @@ async def evaluate_changes(
     counts: dict[str, int] = {}
     for table in catalog.tables_of(component):
         counts[table.name] = await database.persistence.count_documents(table.tablet)
+    transaction = database.begin("query")
+    try:
+        staged = await staged_validators(transaction, component)
+    finally:
+        transaction.close()
     tables = (
         []
         if schema is None
-        else [_table_outcome(database, component, schema, table, counts) for table in schema.tables.values()]
+        else [
+            _table_outcome(database, component, schema, table, counts, staged.get(table.name))
+            for table in schema.tables.values()
+        ]
     )
     indexes = [_index_outcome(change, counts) for change in index_changes(catalog, component, schema)]
     return {
@@ -175,13 +188,53 @@ async def evaluate_changes(
         "schemaValidation": schema is not None and schema.validated,
         "tables": tables,
         "indexes": indexes,
+        "discardedStagedValidators": _discarded(schema, counts, staged, catalog.active.get(component)),
     }
 
 
+def _discarded(
+    schema: SchemaDefinition | None,
+    counts: dict[str, int],
+    staged: dict[str, StagedValidator],
+    active: SchemaInfo | None,
+) -> list[dict[str, Any]]:
+    """Staged validators whose walk a push would throw away: neither staged any longer nor promoted. A failed one has nothing to lose."""
+    found = []
+    for one in staged.values():
+        table = schema.tables.get(one.table) if schema is not None and schema.validated else None
+        proposed = table.staged_document_type if table is not None else None
+        enforced = active.definition.tables.get(one.table) if active is not None else None
+        promoted = table is not None and _promotes(table, one, enforced)
+        if one.state != FAILED_STAGED and proposed != one.type and not promoted:
+            state = _staged_state(one, counts.get(one.table, 0))
+            found.append({"tableName": one.table, "state": state, "replaced": proposed is not None})
+    return found
+
+
+def _promotes(table: TableDefinition, one: StagedValidator, enforced: TableDefinition | None) -> bool:
+    """Whether the new type is the staged one, or makes use of it: takes all that it takes, but not all that is taken now."""
+    if table.document_type == one.type:
+        return True
+    wider = enforced is not None and covers(table.document_type, enforced.document_type)
+    return not wider and covers(table.document_type, one.type)
+
+
+def _staged_state(one: StagedValidator, count: int) -> dict[str, Any]:
+    if one.state == PENDING_STAGED:
+        return {"state": "pending", "numDocsValidated": one.checked, "totalDocs": count}
+    return {"state": "valid"} if one.state == VALID else {"state": "failed", "error": one.error}
+
+
 def _table_outcome(
-    database: Database, component: int, schema: SchemaDefinition, table: TableDefinition, counts: dict[str, int]
+    database: Database,
+    component: int,
+    schema: SchemaDefinition,
+    table: TableDefinition,
+    counts: dict[str, int],
+    staged: StagedValidator | None,
 ) -> dict[str, Any]:
     count = counts.get(table.name, 0)
+    promoted = staged is not None and covers(table.document_type, staged.type)
     catalog = database.catalogs.newest
     active = catalog.active.get(component)
     enforced = active.definition.tables.get(table.name) if active is not None and active.definition.validated else None
@@ -189,16 +242,23 @@ def _table_outcome(
         outcome = "notValidated"
     elif enforced is not None and covers(table.document_type, enforced.document_type):
         outcome = "supersetOfEnforced"
+    elif promoted and staged is not None and staged.state == VALID:
+        outcome = "supersetOfStagedValidated"
     elif count == 0:
         outcome = "supersetOfShape"
     else:
         outcome = "mustWalk"
-    return {
+    tree: dict[str, Any] = {
         "name": table.name,
         "outcome": outcome,
         "numDocs": count,
         "sizeBytes": _estimated_bytes(database, catalog.table(component, table.name), count),
     }
+    if staged is not None:
+        tree["staged"] = _staged_state(staged, count)
+        if outcome == "mustWalk":
+            tree["canSkipAfterStagedValidation"] = promoted and staged.state == PENDING_STAGED
+    return tree
 
 
 def _estimated_bytes(database: Database, table: TableInfo | None, count: int) -> int:

@@ -27,6 +27,7 @@ from convex_backend.database.catalog import (
 )
 from convex_backend.database.index_keys import document_keys
 from convex_backend.database.schema_check import PENDING, VALIDATED, fail_schema
+from convex_backend.database.staged_validators import VALID, staged_validators
 from convex_backend.database.system_tables import BACKEND_STATE, SCHEMAS
 from convex_backend.database.tables import set_index_state
 from convex_backend.deferreds import Waiters, run_detached
@@ -249,7 +250,7 @@ class SchemaValidation:
         schema = self._schema()
         if schema is None:
             return
-        tables = self._changed_tables(schema)
+        tables = await self._changed_tables(schema)
         self.progress.tables_total, self.progress.tables_done = len(tables), 0
         for table in tables:
             error = await self._check_table(schema, table)
@@ -259,10 +260,15 @@ class SchemaValidation:
             self.progress.tables_done += 1
         await self._finish(None, None)
 
-    def _changed_tables(self, schema: SchemaInfo) -> list[TableInfo]:
-        """Tables with rows that the active schema does not vouch for."""
+    async def _changed_tables(self, schema: SchemaInfo) -> list[TableInfo]:
+        """Tables with rows that neither the active schema nor a valid staged type vouches for."""
         if not schema.definition.validated:
             return []
+        transaction = self._database.begin("query")
+        try:
+            staged = await staged_validators(transaction, schema.component)
+        finally:
+            transaction.close()
         catalog = self._database.catalogs.newest
         active = catalog.active.get(schema.component)
         vouched = active.definition.tables if active is not None and active.definition.validated else {}
@@ -270,7 +276,10 @@ class SchemaValidation:
         for table in catalog.tables_of(schema.component):
             wanted = schema.definition.tables.get(table.name)
             known = vouched.get(table.name)
-            if wanted is not None and (known is None or not covers(wanted.document_type, known.document_type)):
+            if wanted is None or (known is not None and covers(wanted.document_type, known.document_type)):
+                continue
+            proposed = staged.get(table.name)
+            if proposed is None or proposed.state != VALID or not covers(wanted.document_type, proposed.type):
                 changed.append(table)
         return changed
 

@@ -20,6 +20,7 @@ from convex_backend.database.index_cleanup import DroppedIndexCleanup
 from convex_backend.database.lanes import LaneTicket
 from convex_backend.database.reads import ReadToken
 from convex_backend.database.retention import RetentionLoop, RetentionSettings
+from convex_backend.database.staged_validators import StagedValidation
 from convex_backend.database.start_gate import StartGate
 from convex_backend.database.subscriptions import Subscription, SubscriptionManager
 from convex_backend.database.system_tables import CATALOG_TABLETS, SYSTEM_TABLETS
@@ -53,7 +54,8 @@ class Database:
     :param retention: what is kept; by default two days of history.
 
     :ivar committer: valid after :meth:`start`. :ivar subscriptions: likewise. :ivar catalogs: catalogs by timestamp.
-    :ivar backfill: the builder of new indexes; runs from :meth:`start` on. :ivar retention: prunes history (A11); pins are made there.
+    :ivar backfill: the builder of new indexes; runs from :meth:`start` on. :ivar staged_validation: likewise, of staged validators.
+    :ivar retention: prunes history (A11); pins are made there.
     """
 
     _log = Logger()
@@ -63,6 +65,7 @@ class Database:
     start_gate: StartGate
     catalogs: CatalogManager
     backfill: IndexBackfill
+    staged_validation: StagedValidation
     retention: RetentionLoop
 
     def __init__(
@@ -127,6 +130,8 @@ class Database:
         transaction.close()
         self.backfill = IndexBackfill(self)
         self.backfill.start()
+        self.staged_validation = StagedValidation(self)
+        self.staged_validation.wake()
         self.retention = RetentionLoop(
             self.persistence, self.committer, self.clock, self.reactor, self._registry, self._retention_settings
         )
@@ -137,6 +142,7 @@ class Database:
     async def drain(self) -> None:
         """Stop background work, refuse new commits, and return when the queued ones have ended. The file stays open for reads."""
         await self.backfill.stop()
+        await self.staged_validation.stop()
         await self._cleanup.stop()
         await self.retention.stop()
         await self.committer.stop()

@@ -1,6 +1,7 @@
 """Schemas at work: the check of every write, and what a write does to a schema that waits to become active.
 
-A write that the active schema refuses fails. One that only a pending schema refuses succeeds and marks that schema failed, in the same commit.
+A write that the active schema refuses fails. One that only a pending schema, or a staged type, refuses succeeds and marks that failed, in the same
+commit.
 Source: ``runtime.md`` section 4.7, ``push.md`` section 10.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from convex_backend.database.catalog import TableInfo
+from convex_backend.database.staged_validators import fail_staged
 from convex_backend.database.system_tables import SCHEMAS
 from convex_backend.values.schema import new_document_error, write_error
 
@@ -35,6 +37,10 @@ async def enforce(transaction: Transaction, table: TableInfo, document: dict[str
         text = active.definition.check_document(table.name, document, names)
         if text is not None:
             raise write_error(table.name, text)
+        staged = active.definition.staged_type(table.name)
+        text = staged.check_document(document, names) if staged is not None else None
+        if text is not None:
+            await fail_staged(transaction, table.component, table.name, new_document_error(table.name, text))
     pending = catalog.pending.get(table.component)
     if pending is not None:
         text = pending.definition.check_document(table.name, document, names)

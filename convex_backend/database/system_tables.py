@@ -113,6 +113,8 @@ COMPONENTS: Final = _table("_components", 544, by_component=("component",), by_p
 FUNCTION_HANDLES: Final = _table("_function_handles", 547, by_function=("component", "path"))
 #: One row for each of the last finished pushes; see ``application.push_history``.
 PUSH_HISTORY: Final = _table("_push_history", 548, by_number=("number",))
+#: Types that schemas propose: ``{component, table, type, state, error, checked, after}``; see ``database.staged_validators``.
+STAGED_VALIDATORS: Final = _table("_staged_validators", 550, by_table=("component", "table"), by_state_many=("state",))
 
 SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
     table.name: table
@@ -134,6 +136,7 @@ SYSTEM_TABLES: Final[dict[str, SystemTable]] = {
         COMPONENTS,
         FUNCTION_HANDLES,
         PUSH_HISTORY,
+        STAGED_VALIDATORS,
     )
 }
 SYSTEM_TABLETS: Final[dict[int, SystemTable]] = {table.tablet: table for table in SYSTEM_TABLES.values()}

@@ -134,6 +134,11 @@ class TableDefinition:
         return tree | dict(self.extra)
 
     @cached_property
+    def staged(self) -> TableDefinition | None:
+        """The table with its staged type in the place of the enforced one."""
+        return None if self.staged_document_type is None else TableDefinition(self.name, (), self.staged_document_type)
+
+    @cached_property
     def _object_types(self) -> tuple[ObjectValidator, ...]:
         """The object types a document may have; empty for ``any``."""
         kind = self.document_type
@@ -195,6 +200,11 @@ class SchemaDefinition:
             return None
         definition = self.tables.get(table)
         return None if definition is None else definition.check_document(document, names)
+
+    def staged_type(self, table: str) -> TableDefinition | None:
+        """What writes to *table* are checked against besides its type, without being refused; ``None`` when nothing is."""
+        definition = self.tables.get(table) if self.validated else None
+        return None if definition is None else definition.staged
 
     def deletion_error(self, table: str) -> str | None:
         """:returns: the text of why *table* may not be deleted while this schema is active, or ``None``."""
