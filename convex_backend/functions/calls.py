@@ -57,6 +57,7 @@ class Slot:
     :param calls: every call by id, nested ones too.
     :param condemned: outcome for the root that the watchdog killed the child for.
     :param tainted: a run has left something behind that others must not meet: no new calls.
+    :param beat: of a child for Node actions, the last sign that its event loop goes round; ``beat_since``: when it was first seen.
     :param idle_since: when its last call has ended, while it has none.
     :param stalled: one entry into JavaScript has been running for longer than a watchdog tick.
     """
@@ -71,6 +72,8 @@ class Slot:
     condemned: tuple[Call, Outcome] | None = None
     kill_reason: str | None = None
     tainted: bool = False
+    beat: int = -1
+    beat_since: float = 0.0
     idle_since: float = 0.0
     stalled: bool = False
     spoke: bool = False

@@ -28,6 +28,8 @@ from convex_backend.functions.limits import (
 TICK_SECONDS = 0.1
 STOPPED_SECONDS = 2.0
 """A child that a signal has stopped for so long is dead to us."""
+BLOCKED_SECONDS = 0.5
+"""A child for Node actions whose event loop has not gone round for so long takes no new calls if others can."""
 SILENT_SECONDS = 30.0
 """A child that runs nothing, waits for nothing and says nothing while it has calls is dead to us."""
 WALL_FACTOR = 4.0
@@ -105,6 +107,7 @@ class Watchdog:
             else:
                 slot.entry = None
                 slot.stalled = False
+                slot.beat = -1
                 slot.stopped_since = slot.quiet_since = None
         self._pool.ticked()
 
@@ -122,7 +125,7 @@ class Watchdog:
         call = slot.calls.get(announced.call)
         if call is None:
             slot.entry = None
-            slot.stalled = False
+            slot.stalled = self._is_blocked(slot, announced.entry, now)
             self._check_silence(slot, now)
         else:
             slot.quiet_since = None
@@ -131,6 +134,13 @@ class Watchdog:
                 return
         for root in [call for call in slot.calls.values() if call.parent is None]:
             self._check_root(root, now)
+
+    @staticmethod
+    def _is_blocked(slot: Slot, beat: int, now: float) -> bool:
+        """Whether some Node action does not give up control: nobody knows which, so new calls go elsewhere until it does."""
+        if beat != slot.beat or not any(call.spec.package for call in slot.calls.values()):
+            slot.beat, slot.beat_since = beat, now
+        return now - slot.beat_since > BLOCKED_SECONDS
 
     def _entry_overran(self, slot: Slot, call: Call, entry: tuple[int, int], cpu: float | None, now: float) -> bool:
         if slot.entry != entry:

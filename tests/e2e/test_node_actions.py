@@ -153,6 +153,22 @@ def test_lines(node: Server) -> None:
     assert lines[256] == "[ERROR] Log overflow (maximum 256). Remaining log lines omitted."
 
 
+def log_of(server: Server, identifier: str) -> list[dict[str, Any]]:
+    headers = {"Authorization": f"Convex {ADMIN_KEY}", "Convex-Client": "npm-cli-1.48.0"}
+    _, _, body = server.request("GET", "/api/stream_function_logs?cursor=1", None, headers)
+    return [one for one in json.loads(body)["entries"] if one["identifier"] == identifier]
+
+
+def test_lines_are_live(node: Server) -> None:
+    """Lines of a running action are in the log while it runs."""
+    caller = threading.Thread(target=lambda: act(node, "talks"))
+    caller.start()
+    (first,) = eventually(lambda: log_of(node, "node:talks"), lambda found: len(found) == 1)
+    assert (first["kind"], first["logLines"][0]["messages"], caller.is_alive()) == ("Progress", ["'first'"], True)
+    caller.join(20)
+    assert [one["kind"] for one in log_of(node, "node:talks")] == ["Progress", "Progress", "Completion"]
+
+
 def test_errors(node: Server) -> None:
     """Errors leave with mapped frames and the data of a ConvexError; inside, a stack looks as Node's does."""
     assert re.fullmatch(
@@ -178,6 +194,19 @@ def test_what_escapes(node: Server) -> None:
         assert failure(node, name).startswith(f"Uncaught {text}\n    at ")
         after = act(node, "counts")
         assert (after["calls"], after["pid"] != before["pid"]) == (1, True)
+
+
+def test_blocked_process(node: Server) -> None:
+    """While one action does not give up control, calls that come go to other processes."""
+    caller = threading.Thread(target=lambda: act(node, "blocks", ms=4000))
+    caller.start()
+    time.sleep(1.5)
+    began = time.monotonic()
+    for _ in range(10):
+        act(node, "hash", text="a")
+    assert time.monotonic() - began < 2
+    assert caller.is_alive()
+    caller.join(20)
 
 
 def test_innocent_neighbours(node: Server) -> None:

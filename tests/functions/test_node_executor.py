@@ -15,6 +15,7 @@ from convex_backend.errors import Overloaded
 from convex_backend.functions import frames
 from convex_backend.functions.node_executor import CALLS_PER_CHILD, CHILDREN, NodeExecutor, NodePackage
 from convex_backend.functions.pool_metrics import PoolMetrics
+from convex_backend.functions.runner_process import Announcement
 from convex_backend.interfaces import Outcome
 from tests.functions.fakes import FakeChild, FakeHost, advance, spec
 
@@ -135,6 +136,31 @@ class ReplacementTests(ExecutorCase):
         self.assertTrue(child.closed)
         fresh.result(fresh.starts[0])
         self.successResultOf(run)
+
+    def test_blocked_loop(self) -> None:
+        """A child whose event loop does not go round gets no new calls while others can take them; when it goes on it is like any other."""
+        for _ in range(3):
+            self.call()
+        blocked, other = self.spawned[0][1].hello(), self.spawned[1][1].hello()
+        for call in blocked.starts:
+            blocked.frame(frames.LOG, call, 0, {"lines": []})
+        self.assertEqual((len(blocked.starts), len(other.starts)), (3, 0))
+        for call in blocked.starts[1:]:
+            blocked.result(call)
+        self.call()
+        self.assertEqual(len(other.starts), 1)
+        other.frame(frames.LOG, other.starts[0], 0, {"lines": []})
+        for beat in range(1, 20):
+            other.now = Announcement(0, beat, 0)
+            advance(self.clock, 0.1)
+        for _ in range(2):
+            self.call()
+        self.assertEqual((len(blocked.starts), len(other.starts)), (3, 3))
+        blocked.now = Announcement(0, 99, 0)
+        other.now = Announcement(0, 99, 0)
+        advance(self.clock, 0.1)
+        self.call()
+        self.assertEqual((len(blocked.starts), len(other.starts)), (4, 3))
 
     def test_cancelled(self) -> None:
         """A call that nobody waits for any more is dropped, and its process with it: the code cannot be stopped otherwise."""

@@ -14,6 +14,7 @@ import { installStackHook } from "./stacks.mjs";
 import { current } from "./store.mjs";
 
 const ANNOUNCE_FD = 4;
+const BEAT_MS = 100;
 const exitNow = process.reallyExit.bind(process);
 
 class Exited extends Error {}
@@ -25,6 +26,7 @@ class ActionProcess {
   #flushing = false;
   #entries = 0n;
   #analyses = Promise.resolve();
+  #beat = null; // timer that shows that the event loop goes round, while something runs
 
   constructor(socket) {
     this.#socket = socket;
@@ -39,6 +41,7 @@ class ActionProcess {
         prepare(meta.directory, meta.env);
         const run = new NodeRun(this, call, meta, body);
         this.#runs.set(call, run);
+        this.#beat ??= setInterval(() => this.#announce(0), BEAT_MS);
         void run.start();
         break;
       }
@@ -92,6 +95,9 @@ class ActionProcess {
 
   ended(run) {
     this.#runs.delete(run.call);
+    if (this.#runs.size > 0 || this.#beat === null) return;
+    clearInterval(this.#beat);
+    this.#beat = null;
   }
 
   /** An error that no code has caught: the run's whose code it was; of all of them when that is not known. */

@@ -148,6 +148,15 @@ export const logs = action({
   },
 });
 
+export const talks = action({
+  args: {},
+  handler: async () => {
+    console.log("first");
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    console.log("second");
+  },
+});
+
 export const floods = action({
   args: { lines: v.number() },
   handler: async (_, { lines }) => {
@@ -256,6 +265,14 @@ export const waits = action({
   handler: async (_, { ms }) => {
     await new Promise((resolve) => setTimeout(resolve, ms));
     return process.pid;
+  },
+});
+
+export const blocks = action({
+  args: { ms: v.number() },
+  handler: async (_, { ms }) => {
+    const end = Date.now() + ms;
+    while (Date.now() < end);
   },
 });
 
