@@ -80,7 +80,9 @@ def makeService(options: Options) -> IService:
 
     from convex_backend.errors import ConvexError
     from convex_backend.service.backend import make_backend
+    from convex_backend.service.steady_clock import use_steady_clock
 
+    use_steady_clock(reactor)
     observer = None
     if _logs_to_console(options):
         from convex_backend.service.logging import ConsoleObserver, from_level

@@ -80,7 +80,8 @@ class DueLoop:
         self._now_ns = now_ns
         self._ready: deque[SystemRow] = deque()
         self._running: dict[bytes, Deferred[None]] = {}
-        self._held: dict[bytes, int] = {}
+        #: until when, by the reactor's clock: a back-off is not longer because the wall clock was set back
+        self._held: dict[bytes, float] = {}
         self._in_flight = InFlight()
         self._timer: IDelayedCall | None = None
         #: when the timer fires, or when something known is due
@@ -129,7 +130,7 @@ class DueLoop:
 
     def hold(self, row: bytes, seconds: float) -> None:
         """Pass the row over for a while."""
-        self._held[row] = self._now_ns() + int(seconds * 1e9)
+        self._held[row] = self._reactor.seconds() + seconds
 
     def wake(self) -> None:
         """Something may be due, or may run again."""
@@ -192,7 +193,8 @@ class DueLoop:
         finally:
             transaction.close()
         now = self._now_ns()
-        self._held = {row_id: until for row_id, until in self._held.items() if until > now}
+        seconds = self._reactor.seconds()
+        self._held = {row_id: until for row_id, until in self._held.items() if until > seconds}
         for row in rows:
             row_id, due = row[0], row[1]["at"]
             if due > now:
@@ -201,14 +203,14 @@ class DueLoop:
             if row_id not in self._running and not self._is_held(row_id):
                 self._ready.append(row)
         if self._held:
-            self._wake_at(min(self._held.values()))
+            self._wake_at(now + int((min(self._held.values()) - seconds) * 1e9))
         return bool(self._ready)
 
     def _is_held(self, row: bytes) -> bool:
         until = self._held.get(row)
         if until is None:
             return False
-        if until > self._now_ns():
+        if until > self._reactor.seconds():
             return True
         del self._held[row]
         return False

@@ -185,10 +185,16 @@ class SteadyClock:
     def __init__(self, timers: Clock) -> None:
         self._timers = timers
         self._looks = 0
+        #: by how much somebody has set it
+        self.set_by_seconds = 0
 
     def now_ns(self) -> int:
         self._looks += 1
-        return START_NS + (round(self._timers.seconds() * 1_000_000) + self._looks) * 1000
+        return (
+            START_NS
+            + self.set_by_seconds * 1_000_000_000
+            + (round(self._timers.seconds() * 1_000_000) + self._looks) * 1000
+        )
 
 
 class World:

@@ -200,6 +200,25 @@ def test_failure_of_the_system_is_tried_again(world: JobWorld) -> None:
     assert len(refused) == 2
 
 
+def test_back_off_when_the_wall_clock_is_set_back(world: JobWorld) -> None:
+    """A job that waits because nothing can be written is tried again after its back-off, whatever has become of the wall clock."""
+    world.define("app:start", "mutation", schedule("app:note", 60, text="late"))
+    world.mutate("app:start")
+    write = world.persistence.write
+
+    def refuse(commits: Any) -> Any:
+        raise StorageFailed
+
+    world.persistence.write = refuse  # type: ignore[method-assign]
+    # In one step: it starts two hours late.
+    world.timers.advance(7200)
+    world.persistence.write = write  # type: ignore[method-assign]
+    assert world.states() == ["pending"]
+    world.clock.set_by_seconds = -3600
+    world.advance(20, step=0.25)
+    assert world.states() == ["success"] and texts(world) == ["late"]
+
+
 def test_conflicts_are_tried_again() -> None:
     """A mutation that keeps conflicting is put off, longer each time, and its job stays pending; in the end it is applied once."""
     options = SchedulerOptions(conflict_backoff=Backoff(1.0, 4.0))
