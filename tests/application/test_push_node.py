@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from convex_backend.application.node_dependencies import NodeDependency, dependencies_id, read_dependencies
+from convex_backend.application.rollback import Rollbacks
+from convex_backend.application.types import Caller
 from convex_backend.errors import BadRequest
-from tests.application.push_support import Deployment, function, module, sha256
+from tests.application.push_support import ADMIN, Deployment, function, module, sha256
 from tests.database.documents import run
 
+CALLER = Caller("HttpApi", "npm-cli", "1.48.0", "0" * 16)
 SEND = function("send", "Action")
 
 
@@ -119,3 +122,18 @@ def test_cron_jobs_of_node_actions(app: Deployment) -> None:
 def test_versions(app: Deployment, version: str | None) -> None:
     """Any supported version may be asked for; its absence too."""
     assert run(app.deploy.start_push({**app.request(node_module("email.js", SEND)), "nodeVersion": version}))["pushId"]
+
+
+def test_rollback(app: Deployment) -> None:
+    """A rollback brings Node code back with its list of packages."""
+    email, listed = node_module("email.js", SEND), [{"name": "ms", "version": "2.1.3"}]
+    for push in (
+        app.start(email, nodeDependencies=listed),
+        app.start(node_module("email.js", function("go", "Action"))),
+    ):
+        run(app.deploy.finish_push({"startPush": push}, ADMIN, CALLER))
+    assert (app.resolve("email:send"), run(app.directory.node_code()).dependencies) == (None, ())
+    rollbacks = Rollbacks(database=app.db, history=app.history, deploy=app.deploy)
+    app.eventually(lambda: rollbacks.roll_back(None, ADMIN, CALLER))
+    assert app.resolve("email:send") is not None
+    assert run(app.directory.node_code()).dependencies == (NodeDependency("ms", "2.1.3"),)
