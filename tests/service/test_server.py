@@ -97,6 +97,15 @@ def test_metrics_are_of_this_server(server: Server) -> None:
     assert b"convex_" in body
 
 
+def test_the_documentation_lists_the_metrics(server: Server) -> None:
+    """``docs/metrics.md`` has exactly the metrics that a server has, each with its kind."""
+    text = server.request("GET", "/metrics")[1].decode()
+    kinds = dict(re.findall(r"^# TYPE (convex_\w+) (\w+)$", text, re.MULTILINE))
+    there = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text("utf-8")
+    assert dict(re.findall(r"^\| `(convex_\w+)` \| (\w+) \| \w", documented, re.MULTILINE)) == there
+
+
 def test_a_query_reaches_the_runners_directory(server: Server) -> None:
     """Without an app a function call gets the text that tells what to do."""
     status, body = server.request("POST", "/api/query", {"path": "a:b", "args": {}})
