@@ -44,24 +44,41 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the database file anew without the space that is free in it. The server must be stopped; the disk needs room for a second "
         "copy of what is alive. A server reuses its free space by itself: this pays after much was deleted, or after --retention became shorter.",
     )
-    compact.add_argument(
+    _add_persistence(compact)
+    backup = commands.add_parser(
+        "backup",
+        help="copy database, stored files and credentials of a deployment",
+        description="Copy database, stored files and credentials to a new directory, while the server runs or not. The copy is that of one moment. "
+        "To use it, start a server in a copy of the directory.",
+    )
+    backup.add_argument("directory", metavar="DIRECTORY", help="where to; made, and must not hold anything yet")
+    _add_persistence(backup)
+    _add_local_storage(backup)
+    push_commands.add_commands(commands, _add_key_options, os.environ)
+    return parser
+
+
+def _add_persistence(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--persistence",
         metavar="sqlite://PATH",
         default=os.environ.get("CONVEX_PERSISTENCE") or DEFAULT_PERSISTENCE,
         help=f"the database [env CONVEX_PERSISTENCE; default: {DEFAULT_PERSISTENCE}]",
     )
-    push_commands.add_commands(commands, _add_key_options, os.environ)
-    return parser
 
 
-def _add_key_options(command: argparse.ArgumentParser) -> None:
-    """Where the credentials are that keys are made from."""
+def _add_local_storage(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--local-storage",
         metavar="DIR",
         default=os.environ.get("CONVEX_LOCAL_STORAGE") or DEFAULT_LOCAL_STORAGE,
         help=f"the server's directory [env CONVEX_LOCAL_STORAGE; default: {DEFAULT_LOCAL_STORAGE}]",
     )
+
+
+def _add_key_options(command: argparse.ArgumentParser) -> None:
+    """Where the credentials are that keys are made from."""
+    _add_local_storage(command)
     command.add_argument(
         "--instance-name",
         default=os.environ.get("INSTANCE_NAME") or None,
@@ -133,6 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.command == "compact":
         print(_compact(arguments.persistence))
+        return 0
+    if arguments.command == "backup":
+        # Loaded here, as for compact.
+        from convex_backend.service import backup
+
+        print(backup.run(arguments.persistence, arguments.local_storage, arguments.directory))
         return 0
     key = arguments.admin_key or _admin_key(arguments, read_only=False)
     print(push_commands.RUN[arguments.command](arguments, key))

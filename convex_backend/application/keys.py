@@ -75,7 +75,7 @@ def check_literal_key(key: str) -> str:
         raise ValueError("must be printable ASCII characters without space at either end")
     secret_part = key.partition("|")[2] if "|" in key else key
     if not secret_part or ":" in secret_part:
-        raise ValueError('must have something after its "|", and no ":" there')
+        raise ValueError('must not be empty or hold a ":" (after its "|", if it has one)')
     return key
 
 

@@ -161,6 +161,8 @@ def _names(what: str, names: Sequence[str]) -> list[str]:
 
 def _ask(url: str, key: str, path: str, body: Any) -> Any:
     """One request; a failure ends the process with one line."""
+    if not url.startswith(("http://", "https://")):
+        fail(f"--url (or CONVEX_SELF_HOSTED_URL) must be a URL such as {DEFAULT_URL}, not {url!r}")
     request = urllib.request.Request(
         url.rstrip("/") + path,
         data=None if body is None else json.dumps(body).encode(),

@@ -170,7 +170,7 @@ def test_switches_by_variable(tmp_path: Path, text: str, expected: bool) -> None
         (["--instance-name="], {}, "--instance-name must be 1 to 200 printable ASCII"),
         (["--instance-secret=abc"], {}, "--instance-secret must be 64 hexadecimal digits"),
         ([], {"INSTANCE_SECRET": "xyz"}, "INSTANCE_SECRET must be 64 hexadecimal digits"),
-        (["--admin-key=a|b:c"], {}, '--admin-key must have something after its "|", and no ":" there'),
+        (["--admin-key=a|b:c"], {}, '--admin-key must not be empty or hold a ":" (after its "|", if it has one)'),
         (["--admin-key=ä"], {}, "--admin-key must be printable ASCII"),
         (["--cloud-origin=c.example"], {}, "--cloud-origin must be a URL"),
         (["--cloud-origin=ftp://c.example"], {}, "--cloud-origin must be a URL"),
