@@ -48,6 +48,7 @@ class PoolOptions:
     :param max_waiting: calls that may wait for a slot.
     :param resident_bytes: a child whose memory grows over this is replaced when its calls have ended.
     :param eager: start the first child with the server, and keep one spare; else start with the first call.
+    :param avoid_stalled: calls rather wait for a child that starts than go to one that is held up.
     :param idle_seconds: a child without calls for so long is closed; ``None``: never.
     :param memory_text: what an action is told that has used up its child's memory.
     :param reuse_realms: queries and mutations of modules that allow it are evaluated in contexts that served other runs.
@@ -65,6 +66,7 @@ class PoolOptions:
     resident_bytes: int = 512 * 1024 * 1024
     eager: bool = True
     reuse_realms: bool = False
+    avoid_stalled: bool = False
     idle_seconds: float | None = None
     memory_text: str = MEMORY_TEXT
 
@@ -153,7 +155,14 @@ class Fleet:
         if (best.roots or best.stalled) and len(ready) < self._options.size:
             self.grow()
             best = min(self._ready, key=self._load)
+            if best.stalled and self._options.avoid_stalled and self._is_starting():
+                return None
         return best
+
+    def _is_starting(self) -> bool:
+        return any(
+            slot.state is SlotState.STARTING and slot.target is SlotState.READY for slot in self._by_child.values()
+        )
 
     def _load(self, slot: Slot) -> tuple[bool, bool, int]:
         held_up = slot.stalled or slot.child.congested or slot.unheard >= self._options.starts_per_child
@@ -335,6 +344,9 @@ class Fleet:
         self._backoff_seconds = min(max(FIRST_BACKOFF_SECONDS, self._backoff_seconds * 2), MAX_BACKOFF_SECONDS)
         if self._retry is None or not self._retry.active():
             self._retry = self._clock.callLater(self._backoff_seconds, self._grow_again)
+        if self._ready:
+            # Who waited for it must do with what there is.
+            self._ready_waiters.fire(None)
 
     def _grow_again(self) -> None:
         self._retry = None

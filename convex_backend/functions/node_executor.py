@@ -117,6 +117,7 @@ class NodeExecutor:
                 starts_per_child=STARTS_PER_CHILD,
                 resident_bytes=RESIDENT_BYTES,
                 eager=False,
+                avoid_stalled=True,
                 idle_seconds=self._idle_seconds,
                 memory_text=memory_text(NODE_MEMORY_MEGABYTES),
             )

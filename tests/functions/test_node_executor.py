@@ -162,6 +162,22 @@ class ReplacementTests(ExecutorCase):
         self.call()
         self.assertEqual((len(blocked.starts), len(other.starts)), (4, 3))
 
+    def test_only_child_is_blocked(self) -> None:
+        """While the only child is blocked, a call waits for another one to start; if none can be started it goes to what there is."""
+        self.call()
+        blocked = self.child()
+        blocked.frame(frames.LOG, 1, 0, {"lines": []})
+        advance(self.clock, 1)
+        self.call()
+        other = self.spawned[1][1]
+        self.assertEqual(blocked.starts, [1])
+        other.die(stderr="cannot start")
+        self.assertEqual(len(blocked.starts), 2)
+        advance(self.clock, 1)
+        self.call()
+        self.assertEqual(len(blocked.starts), 2)
+        self.assertEqual(len(self.child().starts), 1)
+
     def test_cancelled(self) -> None:
         """A call that nobody waits for any more is dropped, and its process with it: the code cannot be stopped otherwise."""
         run = self.call()

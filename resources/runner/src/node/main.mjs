@@ -25,6 +25,7 @@ class ActionProcess {
   #out = [];
   #flushing = false;
   #entries = 0n;
+  isBroken = false; // an exception was caught by nobody, after its run had ended: the next run that ends is the last one but for those beside it
   #analyses = Promise.resolve();
   #beat = null; // timer that shows that the event loop goes round, while something runs
 
@@ -105,7 +106,8 @@ class ActionProcess {
     if (error instanceof Exited) return;
     const run = current()?.run;
     const guilty = run === undefined ? [...this.#runs.values()] : [run];
-    for (const one of guilty) one.fail(error, name, retires);
+    this.isBroken ||= retires;
+    for (const one of guilty) one.fail(error, name);
   }
 }
 

@@ -18,7 +18,6 @@ export class NodeRun {
   #asked = new Map(); // seq -> how its promise settles
   #seq = 0;
   #hostSeq = FIRST_HOST_SEQ;
-  #retires = false; // the process must serve nobody after its runs
 
   done = false;
   requestId = randomUUID();
@@ -26,7 +25,8 @@ export class NodeRun {
   stopwatches = new Map();
 
   /**
-   * @param {{send: (kind: number, call: number, seq: number, meta: string, body: string | Uint8Array) => void, ended: (run: NodeRun) => void}} process
+   * @param {{isBroken: boolean, ended: (run: NodeRun) => void,
+   *   send: (kind: number, call: number, seq: number, meta: string, body: string | Uint8Array) => void}} process
    * @param {number} call
    * @param {{module: string, export: string}} meta of the START frame
    * @param {string} args JSON text of the array of arguments
@@ -139,18 +139,16 @@ export class NodeRun {
   /**
    * @param {unknown} error
    * @param {string} [as] how it got away, in place of the error's name
-   * @param {boolean} [retires] nothing further may run in this process
    */
-  fail(error, as, retires = false) {
+  fail(error, as) {
     if (this.done) return;
-    this.#retires ||= retires;
     const { message, data } = describeFailure(error, as);
     this.#end(`"ok":false,"error":${JSON.stringify({ message, kind: "user" })}`, data);
   }
 
   #end(head, body) {
     this.#warnOutstanding();
-    this.#send(RESULT, 0, `{${head},"observed":{},"cpu_us":0,"logs":[]${this.#retires ? ',"retire":true' : ""}}`, body);
+    this.#send(RESULT, 0, `{${head},"observed":{},"cpu_us":0,"logs":[]${this.#process.isBroken ? ',"retire":true' : ""}}`, body);
     this.drop();
   }
 

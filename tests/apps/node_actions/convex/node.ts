@@ -1,6 +1,6 @@
 "use node";
 // @ts-nocheck: the types of Node are not installed here
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash, randomUUID } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
@@ -198,6 +198,16 @@ export const escapes = action({
     await new Promise((resolve) => setTimeout(resolve, 5000));
   },
 });
+export const bomb = action({
+  args: {},
+  handler: async () => {
+    setTimeout(() => {
+      throw new Error("too late");
+    }, 20);
+    return process.pid;
+  },
+});
+export const starts = action({ args: {}, handler: async () => spawn("/bin/sleep", ["1000"]).pid });
 export const exits = action({
   args: {},
   handler: async () => {
