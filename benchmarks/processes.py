@@ -52,6 +52,13 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def reaped_seconds(pid: int) -> float:
+    """User and system time of the children of a process that have ended, and of theirs."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    fields = text[text.rindex(")") + 2 :].split()
+    return (int(fields[13]) + int(fields[14])) / _TICKS
+
+
 def cpu_of(pid: int) -> Cpu:
     """What a server used so far."""
     return Cpu(cpu_seconds(pid), sum(cpu_seconds(child) for child in descendants(pid)))

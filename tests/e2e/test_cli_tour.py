@@ -199,27 +199,25 @@ def test_run_and_watch(tour: Tour) -> None:
 def test_variables(tour: Tour) -> None:
     """``env`` sets one variable by ``NAME=value`` or from the standard input, and many from a file or the standard input; gets, lists and
     removes; functions see what was set at once, without a push (checklist 18)."""
-    commands = [("env", "set", "MOOD=a=b c"), ("env", "rm", "NOT_SET")]
-    expected = {"MOOD": "a=b c", "LINES": "first\nsecond=2"}
+    commands = [("env", "set", "MOOD=so glad"), ("env", "rm", "NOT_SET")]
+    expected = {"MOOD": "so glad", "LINES": "first\nsecond=2"}
     listing = ("env", "list")
-    if tour.version == "1.31.5":
-        commands.append(("env", "set", "LINES", expected["LINES"]))
-    else:
+    tour.run("env", "set", "LINES", stdin=expected["LINES"])
+    if tour.version != "1.31.5":
         many = tour.app / "many.env"
-        many.write_text("A='x y'\nB=\"line 1\nline 2\"\n")
+        many.write_text("A='x=y z'\nB=\"line 1\nline 2\"\n")
         commands.append(("env", "set", "--from-file", str(many)))
-        tour.run("env", "set", "LINES", stdin=expected["LINES"])
         tour.run("env", "set", stdin="C=from stdin\n")
-        expected.update(A="x y", B="line 1\nline 2", C="from stdin")
+        expected.update(A="x=y z", B="line 1\nline 2", C="from stdin")
     if tour.version == NEWEST:
         # Without this option, an agent that runs the tests would be shown names only.
         listing = (*listing, "--include-values")
     tour.each(*commands)
     assert tour.variables() == expected
-    assert tour.server.value("query", "notes:mood") == "a=b c"
+    assert tour.server.value("query", "notes:mood") == "so glad"
     lines, listed = tour.each(("env", "get", "LINES"), listing)
     assert lines == "first\nsecond=2\n"
-    assert re.search(r"^MOOD=.?a=b c.?$", listed, re.M)
+    assert re.search(r"^MOOD=.?so glad.?$", listed, re.M)
     tour.each(*(("env", "remove", name) for name in expected))
     assert tour.variables() == {}
     assert tour.server.value("query", "notes:mood") == "none"
@@ -347,9 +345,11 @@ def test_a_wrong_key_ends_a_command(tour: Tour) -> None:
 @pytest.mark.slow
 def test_a_wrong_key_ends_every_other_command(tour: Tour) -> None:
     """As above, for the rest of the commands."""
+    if tour.version != "1.31.5":
+        # That version ends with 0 after a push that failed for good.
+        refused(tour, ("dev", "--once", *UNTYPED))
     refused(
         tour,
-        ("dev", "--once", *UNTYPED),
         ("codegen", *UNTYPED),
         ("env", "list"),
         ("env", "set", "A", "1"),
