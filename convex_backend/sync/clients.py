@@ -18,6 +18,8 @@ _UNSUPPORTED: Final = {"npm": (0, 19, 1, True), "python": (0, 0, 2, True), "rust
 #: First npm version that understands ``TransitionChunk``.
 _CHUNKS_SINCE: Final = (1, 28, 0, True)
 
+_MAX_VERSION: Final = 64
+
 Version = tuple[int, int, int, bool]
 
 
@@ -51,8 +53,9 @@ class Client:
 
 
 def _parse_semver(text: str) -> Version | None:
-    match = _SEMVER.fullmatch(text)
-    if match is None or len(text) > 64:
+    # The length first: a header may hold thousands of places where a version could begin.
+    match = _SEMVER.fullmatch(text) if len(text) <= _MAX_VERSION else None
+    if match is None:
         return None
     return int(match[1]), int(match[2]), int(match[3]), match[4] is None
 
