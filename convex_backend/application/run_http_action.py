@@ -185,8 +185,6 @@ class HttpActionRun:
             return HttpAnswer(404, "text/plain; charset=utf-8", (NO_ROUTE if found.enabled else NOT_ENABLED).encode())
         if services.deployment_state.paused:
             return self._answer(FunctionError(PAUSED_TEXT))
-        if services.deployment_state.paused:
-            return self._answer(FunctionError(PAUSED_TEXT))
         target, function = found
         environment = await services.directory.environment(None, function.component)
         database = services.database
