@@ -33,6 +33,7 @@ from convex_backend.application.component_push import (
 from convex_backend.application.components import ACTIVE, ROOT
 from convex_backend.application.directory import Directory
 from convex_backend.application.environment import check_values, missing_variables, read_rows
+from convex_backend.application.evaluation_memo import EvaluationMemo
 from convex_backend.application.operations import check_operation
 from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation, NodeAnalysis
 from convex_backend.application.push_diff import diff_json, index_changes
@@ -116,7 +117,7 @@ class Deploy:
         self._database = database
         self._store = store
         self._directory = directory
-        self._analyzer = analyzer
+        self._analyzer = EvaluationMemo(analyzer)
         self._clock = clock
         self._random_bytes = random_bytes
         self._now_ns = now_ns
