@@ -137,6 +137,7 @@ class Committer:
         self.siblings = 0
         self._company: Deferred[None] | None = None
         self._recovering = False
+        self._failing = False
         self._recovered: Waiters[None] = Waiters()
         self._drained: Waiters[None] = Waiters()
         self._durable_waits: deque[tuple[int, Deferred[None]]] = deque()
@@ -402,6 +403,9 @@ class Committer:
     async def _write(self, group: list[_Pending]) -> None:
         started = self._reactor.seconds()
         await self.persistence.write([pending.commit for pending in group])
+        if self._failing:
+            self._failing = False
+            self._log.info("commits can be written again")
         self._group_seconds.observe(self._reactor.seconds() - started)
         self._group_size.observe(len(group))
 
@@ -467,7 +471,12 @@ class Committer:
         :returns: the commits of *group* that are in the file after all.
         """
         self._failures_total.inc()
-        self._log.failure("a group of {n} commits could not be written", failure=Failure(error), n=len(group))
+        if self._failing:
+            # One trace is enough: a full disk must not fill with them.
+            self._log.error("a group of {n} commits could not be written either: {error}", n=len(group), error=str(error))
+        else:
+            self._failing = True
+            self._log.failure("a group of {n} commits could not be written", failure=Failure(error), n=len(group))
         self._recovering = True
         try:
             last = await self.persistence.recover()

@@ -214,9 +214,13 @@ class _Values:
 
     def read(self, name: str, parse: Callable[[str], T], default: T) -> T:
         """The value of option *name* by *parse*, whose ``ValueError`` becomes a :class:`BadOption`."""
-        if name not in self._values:
-            return default
-        source, text = self._values[name]
+        return self._parse(*self._values[name], parse) if name in self._values else default
+
+    def read_text(self, name: str, parse: Callable[[str], T], default: str) -> T:
+        """The same where the default is a text that may turn out to be unusable here too."""
+        return self._parse(*self._values.get(name, (f"--{name}", default)), parse)
+
+    def _parse(self, source: str, text: str, parse: Callable[[str], T]) -> T:
         try:
             return parse(text)
         except ValueError as error:
@@ -257,13 +261,9 @@ def configure(
     return Configuration(
         cloud=cloud,
         site=site,
-        database_path=values.read(
-            "persistence", lambda text: parse_persistence(text, base), parse_persistence(DEFAULT_PERSISTENCE, base)
-        ),
-        local_storage=values.read(
-            "local-storage",
-            lambda text: parse_local_storage(text, base),
-            parse_local_storage(DEFAULT_LOCAL_STORAGE, base),
+        database_path=values.read_text("persistence", lambda text: parse_persistence(text, base), DEFAULT_PERSISTENCE),
+        local_storage=values.read_text(
+            "local-storage", lambda text: parse_local_storage(text, base), DEFAULT_LOCAL_STORAGE
         ),
         instance_name=values.read("instance-name", check_instance_name, None),
         instance_secret=values.read("instance-secret", parse_secret, None),

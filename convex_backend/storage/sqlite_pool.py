@@ -22,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 from convex_backend.deferreds import InFlight
 from convex_backend.errors import ConvexError
 from convex_backend.storage.file_lock import FileLock
+from convex_backend.storage.open_errors import explain
 
 PARTIAL_SUFFIX = ".compacting"
 """What a compaction writes, before it takes the place of the file."""
@@ -125,7 +126,7 @@ class SqlitePool:
         except BaseException as error:
             await self._shut()
             if isinstance(error, sqlite3.Error | OSError):
-                raise ConvexError("DatabaseUnavailable", f"cannot open the database {self.path}: {error}") from error
+                raise ConvexError("DatabaseUnavailable", explain(self.path, error)) from error
             raise
         return result
 

@@ -16,6 +16,7 @@ from convex_backend.errors import (
     PaginationLimit,
     RateLimited,
     ServerFault,
+    StorageFailed,
     Transient,
     Unauthenticated,
 )
@@ -85,5 +86,5 @@ def for_error(error: Exception, base_version: int) -> Close:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether *error* is a condition that has a name, not a fault to be logged."""
-    return isinstance(error, ConvexError) and not isinstance(error, ServerFault)
+    """Whether *error* is a condition that has a name, not a fault to be logged; of a failed write the committer has told."""
+    return isinstance(error, StorageFailed) or (isinstance(error, ConvexError) and not isinstance(error, ServerFault))

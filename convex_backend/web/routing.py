@@ -29,7 +29,7 @@ from twisted.web.http import REQUEST_TIMEOUT, Request
 from convex_backend.application.application import Application
 from convex_backend.application.types import ANONYMOUS, Caller, Identity
 from convex_backend.deferreds import InFlight
-from convex_backend.errors import BadRequest, ConvexError, Overloaded, ServerFault
+from convex_backend.errors import BadRequest, ConvexError, Overloaded, ServerFault, StorageFailed
 from convex_backend.web import cors
 from convex_backend.web.clients import ClientTooOld, parse_client
 from convex_backend.web.content_encoding import decoded
@@ -245,7 +245,8 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
             return b""
         headers.setRawHeaders(b"content-type", (route.content_type,))
     except ConvexError as error:
-        if isinstance(error, ServerFault):
+        # Of a failed write the committer has told: a full disk must not fill with traces.
+        if isinstance(error, ServerFault) and not isinstance(error, StorageFailed):
             _log_fault(request, call)
         series.errors += 1
         body = _fail(request, error)

@@ -46,6 +46,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
+        #: More environment variables of the child.
+        self.environment: dict[str, str] = {}
         #: Set by fixtures that have one: the port of HTTP actions, and the folder of the app that was pushed.
         self.site_port = 0
         self.app = folder
@@ -55,6 +57,7 @@ class Server:
         folder = str(self.folder)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONVEX", "INSTANCE"))}
         environment["PYTHONPATH"] = str(ROOT)
+        environment |= self.environment
         command = [str(Path(sys.executable).parent / "twistd"), "-n"]
         command += ["--pidfile=", "convex-backend", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--site-port", "0", "--admin-key", ADMIN_KEY, *self.options]

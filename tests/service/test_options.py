@@ -329,3 +329,18 @@ def test_retention_mistakes(tmp_path: Path, text: str) -> None:
     ):
         parse(tmp_path, f"--retention={text}")
     assert MIN_RETENTION_SECONDS == MIN_HISTORY_SECONDS
+
+
+def test_a_default_that_cannot_be_used(tmp_path: Path) -> None:
+    """In a directory that is no place for data the defaults are refused in one line, by the option's name; values that are given do not need them."""
+    for name, taken in (("persistence", "convex_local_backend.sqlite3"), ("local-storage", "convex_local_storage")):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "persistence":
+            (folder / taken).mkdir()
+        else:
+            (folder / taken).write_text("")
+        with pytest.raises(BadOption, match=f"^--{name} "):
+            parse(folder)
+        value = "sqlite://other.sqlite3" if name == "persistence" else "elsewhere"
+        parse(folder, f"--{name}={value}")
