@@ -192,8 +192,9 @@ async def test_killed_and_stopped_children_cost_nobody_a_query() -> None:
             runs = [Deferred.fromCoroutine(rig.pool.run(call, make_host)) for _ in range(3)]
             while len(waiting) < 3:
                 await pause(0.01)
-            # Those that have run something: the three may be in more than one when the second round begins.
-            busy = [child for child in rig.children if child.modules and child not in struck]
+            # Those that have run something: the three may be in more than one in the second round.
+            there = [child for child in rig.children if Path(f"/proc/{child.pid}").exists() and child not in struck]
+            busy = [child for child in there if child.modules]
             struck.extend(busy)
             for child in busy:
                 os.kill(child.pid, number_)
