@@ -14,12 +14,12 @@ from twisted.logger import Logger
 from convex_backend.application.component_push import erase_component
 from convex_backend.application.components import ROOT, UNMOUNTED
 from convex_backend.application.operations import check_operation
+from convex_backend.application.system_commit import system_commit
+from convex_backend.application.system_functions.registry import component_of_id
 from convex_backend.database.system_tables import COMPONENTS, SCHEMAS, SYSTEM_TABLES, TABLES, SystemTable
 from convex_backend.database.tables import drop_table
 from convex_backend.deferreds import shield
-from convex_backend.errors import BadRequest, OccConflict, Rerun
-from convex_backend.values.ids import decode_id
-from convex_backend.values.kinds import InvalidValue
+from convex_backend.errors import BadRequest
 
 if TYPE_CHECKING:
     from convex_backend.application.types import Identity
@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 #: Rows that go in one commit while a component is taken apart.
 STEP_ROWS: Final = 500
-_ATTEMPTS: Final = 8
 #: What ``erase_component`` deletes itself.
 _ERASED: Final = frozenset((TABLES.name, SCHEMAS.name, COMPONENTS.name))
 
@@ -54,10 +53,11 @@ class Deletion:
         Cancelling drops the answer; the deletion may still happen.
         """
         check_operation(identity, "WriteData")
-        await shield(self._commit(lambda transaction: self._drop(transaction, names, component_id)))
+        await self._commit(lambda transaction: self._drop(transaction, names, component_id))
 
     async def _drop(self, transaction: Transaction, names: Sequence[str], component_id: str | None) -> None:
-        component, _ = await _find(transaction, component_id)
+        await transaction.ensure_begun()
+        component = ROOT if component_id is None else await component_of_id(transaction, component_id)
         catalog = transaction.catalog
         schema = catalog.active.get(component)
         for name in names:
@@ -95,33 +95,7 @@ class Deletion:
             self._log.info("deleted component {number}", number=number)
 
     async def _commit(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
-        for attempt in range(_ATTEMPTS):
-            transaction = self._database.begin("system", writer="deletion")
-            try:
-                result = await body(transaction)
-                await self._database.commit(transaction)
-                return result
-            except (OccConflict, Rerun):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-            finally:
-                transaction.close()
-        raise AssertionError("unreachable")
-
-
-async def _find(transaction: Transaction, component_id: str | None) -> tuple[int, str]:
-    """Internal id and path of a component. :raises BadRequest: there is none."""
-    await transaction.ensure_begun()
-    if component_id is None:
-        return ROOT, ""
-    try:
-        number, row_id = decode_id(component_id)
-    except InvalidValue:
-        number, row_id = 0, b""
-    found = await transaction.system.get(COMPONENTS.name, row_id) if number == COMPONENTS.number else None
-    if found is None:
-        raise BadRequest("ComponentNotFound", f"There is no component with ID {component_id}.")
-    return found[1]["component"], found[1]["path"]
+        return await system_commit(self._database, "deletion", body)
 
 
 async def _unmounted_with_descendants(transaction: Transaction, component_id: str) -> list[int]:
@@ -129,8 +103,9 @@ async def _unmounted_with_descendants(transaction: Transaction, component_id: st
 
     :raises BadRequest: there is no such component, or it is mounted.
     """
-    _, path = await _find(transaction, component_id)
+    component = await component_of_id(transaction, component_id)
     rows = [row for _, row in await transaction.system.scan(COMPONENTS.name, "by_path")]
+    path = next(row["path"] for row in rows if row["component"] == component)
     found = [row for row in rows if row["path"] == path or row["path"].startswith(f"{path}/")]
     if path == "" or any(row["state"] != UNMOUNTED for row in found):
         raise BadRequest("ComponentMustBeUnmounted", "Component must be unmounted before deletion")

@@ -21,7 +21,6 @@ PENDING: Final = "pending"
 VALIDATED: Final = "validated"
 ACTIVE: Final = "active"
 FAILED: Final = "failed"
-OVERWRITTEN: Final = "overwritten"
 
 
 async def enforce(transaction: Transaction, table: TableInfo, document: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
-NANOSECONDS_PER_MILLISECOND = 1_000_000
 MAX_TIMESTAMP = 2**63 - 1
 
 

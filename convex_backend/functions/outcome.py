@@ -22,7 +22,6 @@ NOTHING_OBSERVED: frozenset[str] = frozenset()
 UNKNOWN = "unknown"
 CUT_OFF_OBSERVED: frozenset[str] = frozenset(("time", "random", UNKNOWN))
 MAX_MESSAGE_BYTES = 65536
-FATAL_KINDS = frozenset({"fatal", "occ", "overloaded"})
 
 
 class FunctionFailed(BadRequest):

@@ -19,9 +19,10 @@ import orjson
 from twisted.logger import Logger
 
 from convex_backend.application.sealing import BrokenSeal, Sealer
+from convex_backend.application.system_commit import system_commit
 from convex_backend.database.system_tables import BACKEND_STATE
-from convex_backend.deferreds import Coalescer, shield
-from convex_backend.errors import BadRequest, OccConflict, Rerun
+from convex_backend.deferreds import Coalescer
+from convex_backend.errors import BadRequest
 
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
@@ -39,7 +40,6 @@ _ROTATION_SECONDS: Final = ROTATION_DAYS * 86_400.0
 # Beyond the longest life of a token: clocks differ, and verifiers keep key sets for a while.
 _RETIRED_SECONDS: Final = MAX_EXPIRES_SECONDS + 3600.0
 _KEPT: Final = 4
-_ATTEMPTS: Final = 8
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -144,27 +144,17 @@ class SigningKeys:
     async def _current(self) -> tuple[SigningKey, ...]:
         """The keys, the one that signs first."""
         if not self._keys or self._is_due(self._keys):
-            self._keys = await self._loads.run(None, lambda: shield(self._load()))
+            self._keys = await self._loads.run(None, self._load)
         return self._keys
 
     def _is_due(self, keys: tuple[SigningKey, ...]) -> bool:
         return self._now_seconds() - keys[0].created >= _ROTATION_SECONDS
 
     async def _load(self) -> tuple[SigningKey, ...]:
-        for attempt in range(_ATTEMPTS):
-            transaction = self._database.begin("system", writer="signing keys")
-            try:
-                keys, changed = await self._load_in(transaction)
-                if changed:
-                    await self._database.commit(transaction)
-                    self._log.info("a new key signs JWTs: {kid}", kid=keys[0].kid)
-                return keys
-            except (OccConflict, Rerun):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-            finally:
-                transaction.close()
-        raise AssertionError("unreachable")
+        keys, changed = await system_commit(self._database, "signing keys", self._load_in)
+        if changed:
+            self._log.info("a new key signs JWTs: {kid}", kid=keys[0].kid)
+        return keys
 
     async def _load_in(self, transaction: Transaction) -> tuple[tuple[SigningKey, ...], bool]:
         now = self._now_seconds()
