@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +36,13 @@ def run_detached(what: str, coroutine: Coroutine[Deferred[Any], Any, Any]) -> De
     started: Deferred[Any] = Deferred.fromCoroutine(coroutine)
     started.addErrback(report)
     return started.addCallback(lambda _: None)
+
+
+async def next_turn(reactor: IReactorTime) -> None:
+    """Return in the reactor's next turn, when others have had theirs."""
+    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = reactor.callLater(0, waiting.callback, None)
+    await waiting
 
 
 async def shield(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:

@@ -47,6 +47,7 @@ from convex_backend.database.system_tables import CATALOG_TABLETS, ROOT_COMPONEN
 from convex_backend.database.tables import create_table
 from convex_backend.database.virtual_rows import VirtualRows
 from convex_backend.database.writes import Keys, Write, WriteSet, WrittenSize
+from convex_backend.deferreds import next_turn
 from convex_backend.errors import BadRequest, Rerun
 from convex_backend.interfaces import Row
 from convex_backend.values.commit_ts import MARK, holds_commit_ts
@@ -65,6 +66,8 @@ _SYSTEM_ONLY: Final = "System tables can only be accessed with db.system."
 _USER_ONLY: Final = "User tables cannot be accessed with db.system."
 _DETACHED: Final = "Cannot perform write operations in an unmounted component. Make sure your component is installed in your `convex.config.ts` file."
 _NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
+#: How long a walk over many rows keeps the reactor at a time.
+WALK_SECONDS: Final = 0.005
 #: JSON text of documents that are sent ahead: a larger one costs more than a round trip.
 _MAX_AHEAD_BYTES: Final = 8192
 
@@ -267,7 +270,7 @@ class Transaction:
 
     def is_hot_point(self, index: int, key: bytes) -> bool:
         """Whether a read of the point must :meth:`claim` it first."""
-        return self._lanes is not None and self._lanes.is_hot_point(index, key)
+        return self.ticket is not None and self._committer.lanes.is_missing(self.ticket, index, key)
 
     def is_hot_interval(self, index: int, lower: bytes, upper: bytes | None) -> bool:
         """Whether a read in the interval must :meth:`claim` it first."""
@@ -555,7 +558,7 @@ class Transaction:
     async def _read(self, tablet: int, id: bytes) -> tuple[int | None, bytes] | None:
         """One document as this transaction sees it, recorded as read: (commit of the stored version, JSON)."""
         lanes = self._lanes
-        if lanes is not None and lanes.is_hot_point(-tablet, id):
+        if lanes is not None and self.is_hot_point(-tablet, id):
             await self.claim(((-tablet, id),))
         self.reads.add_point(-tablet, id)
         own = self.writes.tablets.get(tablet)
@@ -642,6 +645,22 @@ class Transaction:
             in_components=in_components,
         )
 
+    def clock(self) -> float:
+        """The reactor's time in seconds, for :meth:`give_way`."""
+        return self._database.reactor.seconds()
+
+    async def give_way(self, since: float) -> float:
+        """A walk has kept the reactor since *since*: if that is long, others have their turn before it goes on.
+
+        :returns: from when to count on.
+        """
+        reactor = self._database.reactor
+        now = reactor.seconds()
+        if now - since < WALK_SECONDS:
+            return since
+        await next_turn(reactor)
+        return reactor.seconds()
+
     async def count(self, table: str) -> int:
         """``db.count``: how many documents *table* has; reads all of it, counts none of it against the limits."""
         info = await self.table_of_query(table)
@@ -650,13 +669,14 @@ class Transaction:
         self.reads.add_interval(-info.tablet, b"", None)
         own = self.writes.tablets.get(info.tablet, {})
         total = sum((write.json is not None) - (write.old_json is not None) for write in own.values())
-        lower = b""
+        lower, began = b"", self.clock()
         while True:
             rows = await self.snapshot.scan(-info.tablet, info.tablet, lower, None, False, 1000)
             total += len(rows)
             if len(rows) < 1000:
                 return total
             lower = rows[-1].key + b"\x00"
+            began = await self.give_way(began)
 
     # -- writes -------------------------------------------------------------------------------------
 

@@ -244,7 +244,9 @@ async def _rows(
 ) -> None:
     pipeline = Pipeline(plan)
     counters = transaction.counters
+    began = transaction.clock()
     while True:
+        began = await transaction.give_way(began)
         if pipeline.closed:
             page.exhausted = True
             return

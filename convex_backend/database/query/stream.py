@@ -311,10 +311,12 @@ class QueryStream:
             json_left -= sum(len(emitted.json) + sum(map(len, emitted.dropped)) for emitted in outstanding)
             json_left -= sum(len(json) for _, json in self._dropped)
         step = max_rows - len(outstanding)
+        began = transaction.clock()
         while len(outstanding) < max_rows and not pipeline.closed:
             if not chunk:
                 if self._exhausted:
                     return
+                began = await transaction.give_way(began)
                 wanted = min([step, _MAX_CHUNK, *pipeline.remaining])
                 if pipeline.filters:
                     wanted = max(32, wanted)
