@@ -39,9 +39,12 @@ def from_level(name: str) -> Wanted:
         level = event.get("log_level") or LogLevel.info
         if level < least:
             return False
+        namespace = event.get("log_namespace", "")
+        if level is LogLevel.warn and namespace.startswith("autobahn"):
+            # It warns of each client that leaves without a close frame.
+            return least is LogLevel.debug
         if least is LogLevel.debug or level >= LogLevel.warn:
             return True
-        namespace = event.get("log_namespace", "")
         return namespace.startswith("convex_backend") or namespace in _PRINTED
 
     return wanted

@@ -45,6 +45,12 @@ def test_others_are_heard_only_when_it_matters(namespace: str) -> None:
     assert len(lines("debug", namespace)) == 5
 
 
+def test_warnings_of_autobahn_are_for_debugging() -> None:
+    """It warns of each socket that ends in an unusual way, which is the client's business; its errors are shown."""
+    assert [line.split()[2] for line in lines("info", "autobahn.websocket.protocol")] == ["error", "critical"]
+    assert len(lines("debug", "autobahn.websocket.protocol")) == 5
+
+
 def test_what_is_printed_is_shown() -> None:
     """``print`` somewhere in the process must not vanish."""
     assert len(lines("info", "stdout")) == 4
