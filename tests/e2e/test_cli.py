@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Server, convex, make_app, running
+from tests import npm_cache
+from tests.e2e.harness import ROOT, Server, convex, make_app, running
 
 
 def test_dev_once_pushes_a_fresh_app(chat: Server, chat_app: Path) -> None:
@@ -116,3 +118,18 @@ def test_a_push_survives_a_restart(own: tuple[Path, Server]) -> None:
     server.start()
     assert channel in [c["_id"] for c in server.value("query", "channels:list")]
     assert server.value("mutation", "channels:create", {"name": "kept"}) == channel
+
+
+def test_the_quick_start_of_the_readme(tmp_path: Path) -> None:
+    """The module that the README shows is pushed from an otherwise empty folder, and the commands that it shows print the message."""
+    module = (ROOT / "README.rst").read_text("utf-8").split(".. code:: typescript\n\n")[1].split("\n\n4. ")[0]
+    app = tmp_path / "my-app"
+    (app / "convex").mkdir(parents=True)
+    (app / "package.json").write_text('{"name": "my-app", "dependencies": {"convex": "*"}}')
+    (app / "node_modules").symlink_to(npm_cache.installed() / "node_modules")
+    (app / "convex" / "messages.ts").write_text(textwrap.dedent(module))
+    (tmp_path / "server").mkdir()
+    with running(tmp_path / "server") as server:
+        assert "Convex functions ready!" in convex(app, server, "dev", "--once")
+        convex(app, server, "run", "messages:send", '{"body": "hello"}')
+        assert '"body": "hello"' in convex(app, server, "run", "messages:list")
