@@ -85,7 +85,7 @@ OPTIONS: Final = (
     Option(
         "persistence", "CONVEX_PERSISTENCE", DEFAULT_PERSISTENCE, "the database, sqlite://PATH (relative or absolute)"
     ),
-    Option("local-storage", "CONVEX_LOCAL_STORAGE", DEFAULT_LOCAL_STORAGE, "directory for files, logs and credentials"),
+    Option("local-storage", "CONVEX_LOCAL_STORAGE", DEFAULT_LOCAL_STORAGE, "directory for files and credentials"),
     Option("instance-name", "INSTANCE_NAME", DEFAULT_INSTANCE_NAME, "name of the deployment, part of its admin keys"),
     Option(
         "instance-secret", "INSTANCE_SECRET", "generated once and kept", "64 hex digits from which all keys are made"

@@ -147,7 +147,7 @@ def parse_persistence(text: str, base: Path) -> str:
 
 
 def parse_local_storage(text: str, base: Path) -> Path:
-    """The directory for files, logs and credentials; it is made at start when it does not exist."""
+    """The directory for files and credentials; it is made at start when it does not exist."""
     if not text:
         raise ValueError("must name a directory")
     path = Path(os.path.normpath(base / text))
