@@ -358,6 +358,19 @@ def test_a_wrong_key_ends_every_other_command(tour: Tour) -> None:
     )
 
 
+def test_what_the_server_does_not_offer_ends_at_once(tour: Tour) -> None:
+    """Commands that need what is not there are told so by the server, by name and without a retry."""
+    rows = tour.app / "rows.jsonl"
+    rows.write_text('{"title": "x"}\n')
+    started = time.monotonic()
+    exported, imported = tour.each(
+        ("export", "--path", str(tour.app / "all.zip")), ("import", "--table", "books", str(rows), "-y"), fails=True
+    )
+    assert time.monotonic() - started < 15
+    assert "400 Bad Request: NotAvailable: Snapshot export is not available" in exported
+    assert "400 Bad Request: NotAvailable: Snapshot import is not available" in imported
+
+
 def test_commands_for_the_cloud_say_so(tour: Tour) -> None:
     """Commands that only the cloud has end at once with a text of the CLI's own."""
     assert "not supported for self-hosted deployments" in tour.run("dashboard", "--no-open")
