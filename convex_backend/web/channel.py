@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 
 #: Seconds from a request's first byte, or from the connection, to the end of its head.
 HEAD_SECONDS: Final = 30
+_TWISTED: Final = Logger("twisted.web.http")
 
 
 class BackendChannel(HTTPChannel):
@@ -25,6 +27,11 @@ class BackendChannel(HTTPChannel):
     _idle_seconds: int | None = None
     _in_head = False
     _in_body = False
+
+    @property
+    def _log(self) -> Logger:
+        """Twisted tells of each client that is cut off; under this class's name that would look like a matter of ours."""
+        return _TWISTED
 
     def connectionMade(self) -> None:
         """See ``IProtocol``."""

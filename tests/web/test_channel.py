@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.logger import LogEvent, globalLogPublisher
+
 from convex_backend.web.channel import HEAD_SECONDS
 from tests.web.support import Bench, Connection, success
 
@@ -21,6 +23,19 @@ def test_a_connection_that_sends_nothing_ends_soon() -> None:
     assert not ended(connection)
     bench.clock.advance(1)
     assert ended(connection)
+
+
+def test_a_client_that_is_cut_off_is_twisteds_business() -> None:
+    """What Twisted says of it bears Twisted's name, so that the console does not show a line for each such client."""
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        bench = Bench()
+        bench.connect()
+        bench.clock.advance(HEAD_SECONDS)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert [event["log_namespace"] for event in events if "peer" in event] == ["twisted.web.http"]
 
 
 def test_a_head_that_trickles_in_ends_all_the_same() -> None:
