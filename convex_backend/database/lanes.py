@@ -245,6 +245,13 @@ class Lanes:
         """Whether a mutation that is about to read this point has to ``claim`` it first."""
         return bool(self._points) and self.hot_point(index, key) is not None
 
+    def is_missing(self, ticket: LaneTicket, index: int, key: bytes) -> bool:
+        """Whether the point is hot and its lane not yet *ticket*'s: who owns it has no more to claim there."""
+        if not self._points:
+            return False
+        lane = self.hot_point(index, key)
+        return lane is not None and lane.owner is not ticket
+
     def hot_point(self, index: int, key: bytes) -> Lane | None:
         """The lane of a point, if it is hot."""
         lane = self._points.get((index, key))

@@ -112,6 +112,9 @@ class Child(Protocol):
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         """Queue a frame; frames of one reactor turn leave in one write. Does nothing after the end."""
 
+    def flush(self) -> None:
+        """What was queued leaves now, not at the end of the turn: somebody waits for it."""
+
     def drained(self) -> Deferred[None]:
         """Fires when it is congested no more, or has ended."""
 
@@ -320,7 +323,7 @@ class RunnerProcess:
             os.close(null)
             theirs.close()
         self._socket = FrameSocket(self._reactor, ours, self._bytes_received, self._hold, self._disconnect)
-        self._flush()
+        self.flush()
 
     def _bytes_received(self, data: bytes) -> None:
         try:
@@ -357,7 +360,7 @@ class RunnerProcess:
         self._held = held
         if held:
             return
-        self._flush()
+        self.flush()
         # The write may have filled it again.
         if self.congested and not self._held:
             self.congested = False
@@ -371,9 +374,10 @@ class RunnerProcess:
 
     def _flush_later(self) -> None:
         self._flush_call = None
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """See :class:`Child`."""
         if self._outgoing and not self._held and self._socket is not None:
             data = b"".join(self._outgoing)
             self._outgoing.clear()
@@ -392,7 +396,7 @@ class RunnerProcess:
                     self._greet(frame)
         finally:
             self._in_turn = False
-            self._flush()
+            self.flush()
 
     def _greet(self, frame: Frame) -> None:
         hello: object = None
@@ -426,7 +430,7 @@ class RunnerProcess:
             return
         if self._kill_reason is None:
             self._kill_reason = "closed"
-        self._flush()
+        self.flush()
         if self._socket is not None:
             self._socket.close()
         self._timers = [

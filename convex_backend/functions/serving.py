@@ -147,6 +147,9 @@ class SyscallServer:
                     continue
                 meta = orjson.dumps(reply.meta) if reply.meta else b""
                 child.send(frames.SYSRESULT, call.id, frame.seq, meta, reply.body)
+                if host.is_waited_for():
+                    # What else this turn has to do can take longer than the child needs.
+                    child.flush()
         call.serving.pop(key, None)
         if not call.action:
             root.stop_syscall_clock(self._clock.seconds())

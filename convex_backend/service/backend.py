@@ -48,6 +48,9 @@ _SOCKETS_SECONDS = 3.0
 _JOBS_SECONDS = 5.0
 _FLUSH_SECONDS = 2.0
 _FLUSH_POLL_SECONDS = 0.01
+#: Calls under way alone are some thousand objects that come and go: with the default of 700 they are looked at all the time. Cycles are rare here.
+#: Measured in 1,700 transfers of 50 clients: 145 to 210 ms of CPU with the default, 75 to 80 ms with this; the longest pause 17 and 11 ms.
+GC_THRESHOLDS = (3000, 10, 10)
 
 
 @attrs.frozen(slots=True)
@@ -244,6 +247,7 @@ class BackendService(SequencedService):
         self._notifier.notify("READY=1")
         # What has been loaded until now stays: full collections would stop everything for 80 ms just to look at it again.
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
         self._preload = Preload(self._reactor, self._front.load_ahead(), gc.freeze)
         self._preload.start()

@@ -162,6 +162,19 @@ class QueueTests(SynchronousTestCase):
         self.assertTrue(all(outcome.done and outcome.error is None for outcome in outcomes))
         self.assertEqual(served, sorted(served))
 
+    def test_who_owns_a_lane_misses_nothing(self) -> None:
+        """A hot point is to be claimed by all but the owner of its lane, a cold one by nobody."""
+        owner, other = self.lanes.ticket(), self.lanes.ticket()
+        self.assertFalse(self.lanes.is_missing(owner, *KEY))
+        self.lanes.lane(KEY)
+        self.assertTrue(self.lanes.is_missing(owner, *KEY))
+        Outcome(owner.enter(KEY))
+        self.assertFalse(self.lanes.is_missing(owner, *KEY))
+        self.assertTrue(self.lanes.is_missing(other, *KEY))
+        owner.release_all()
+        self.clock.advance(60)
+        self.assertFalse(self.lanes.is_missing(other, *KEY))
+
     def test_keys_cool_down(self) -> None:
         """A key is hot for a while after its last conflict or wait, an interval too; an owned one does not cool."""
         self.lanes.lane(KEY)

@@ -27,6 +27,8 @@ class FakeChild:
         self.pid = FakeChild._next_pid
         self.modules: dict[str, int] = {}
         self.sent: list[Frame] = []
+        self.flushed: list[int] = []
+        """How many frames had been sent at each flush."""
         self.listener: ChildListener | None = None
         self.now = Announcement(0, 0, 0)
         self.cpu = 0.0
@@ -46,6 +48,9 @@ class FakeChild:
 
     def send(self, kind: int, call: int = 0, seq: int = 0, meta: bytes = b"", body: bytes = b"") -> None:
         self.sent.append(Frame(kind, call, seq, meta, body))
+
+    def flush(self) -> None:
+        self.flushed.append(len(self.sent))
 
     def drained(self) -> Deferred[None]:
         return self.reading

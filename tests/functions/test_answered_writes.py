@@ -44,6 +44,15 @@ class AnsweredWriteTests(PoolCase):
         self.assertEqual(self.host.reports, [{"0": 3}])
         self.assertEqual([(f.seq, f.body) for f in self.child.of_kind(frames.SYSRESULT)], [(1, b"two")])
 
+    def test_an_answer_that_others_wait_for_leaves_at_once(self) -> None:
+        """What the owner of a contended lane is sent does not wait for the end of the turn; what others are sent does."""
+        self.child.syscall(self.call, 1, "1.0/get", b"one")
+        self.assertEqual(self.child.flushed, [])
+        self.host.waited_for = True
+        self.child.syscall(self.call, 2, "1.0/get", b"two")
+        answered = [frame.seq for frame in self.child.sent if frame.kind == frames.SYSRESULT]
+        self.assertEqual((answered, self.child.flushed), ([1, 2], [len(self.child.sent)]))
+
     def test_a_refusal_ends_the_try(self) -> None:
         """An error that the function would have caught comes too late: the run is over, and is to be made again."""
         self.write(b"bad")

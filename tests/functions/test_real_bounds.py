@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -112,6 +115,31 @@ async def test_child_that_does_not_read_is_held_and_goes_on_when_it_does(tmp_pat
     while listener.heard < sent and not listener.lost.called:
         await pause(0.01)
     assert (listener.heard, child.unsent_bytes) == (sent, 0)
+    child.close()
+    await listener.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_flush_does_not_wait_for_the_turn(tmp_path: Path) -> None:
+    """What is flushed is with the kernel at once, with all that was queued before it; without that it waits for the reactor."""
+    child, listener = deaf_child(tmp_path), Listener()
+    child.start(listener)
+    await listener.ready
+    assert child._socket is not None
+    end = child._socket.fileno()
+
+    def unread() -> int:
+        return int.from_bytes(fcntl.ioctl(end, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+
+    child.send(frames.SYSRESULT, 1, 1)
+    child.send(frames.SYSRESULT, 1, 2)
+    assert unread() == 0
+    child.flush()
+    assert unread() > 0
+    os.kill(child.pid, signal.SIGUSR2)
+    while listener.heard < 2 * frames.HEAD_BYTES and not listener.lost.called:
+        await pause(0.01)
+    assert listener.heard == 2 * frames.HEAD_BYTES
     child.close()
     await listener.lost
 

@@ -164,7 +164,6 @@ class Runner {
       this.#socket.once("drain", this.#pump);
       return;
     }
-    collectContexts();
     let entered = false;
     while (!entered && this.#ready.length > 0) {
       const run = this.#ready.shift();
@@ -184,6 +183,8 @@ class Runner {
 
   #enter(run) {
     if (run.done) return false;
+    // Before what begins, not before a delivery: a mutation under way may hold a lane, and a collection takes some tens of milliseconds.
+    if (run.bridge === undefined) collectContexts();
     this.#announce(run.call);
     if (!run.enter()) return false;
     this.#entered = run;
