@@ -160,8 +160,14 @@ class Deploy:
             transaction.close()
         return push_response.config_hashes(modules, config)
 
-    async def _read(self, tree: Mapping[str, Any]) -> tuple[PushRequest, dict[str, str], Evaluation]:
-        """The request, the user's variables, and its evaluation, ready to run."""
+    async def _read(
+        self, tree: Mapping[str, Any], *, to_deploy: bool = True
+    ) -> tuple[PushRequest, dict[str, str], Evaluation]:
+        """The request, the user's variables, and its evaluation, ready to run.
+
+        :param to_deploy: whether what is evaluated may become the deployment. If not, import phases see the deployed clock and seed whatever has
+            changed, so that an unchanged schema need not be evaluated again.
+        """
         transaction = self._database.begin("query")
         try:
             deployed: dict[str, dict[str, StoredModule]] = {}
@@ -176,7 +182,8 @@ class Deploy:
             transaction.close()
         request = read_push(tree, deployed.get("", {}))
         configs = {
-            path: self._config(definition, deployed.get(path, {}), present.get(path))
+            path: (None if to_deploy else present.get(path))
+            or self._config(definition, deployed.get(path, {}), present.get(path))
             for path, definition in request.definitions.items()
         }
         built_in = self._directory.built_in_variables
@@ -206,7 +213,7 @@ class Deploy:
         :raises BadRequest: the schema cannot be evaluated.
         """
         check_operation(identity, "Deploy")
-        _, _, evaluation = await self._read(tree)
+        _, _, evaluation = await self._read(tree, to_deploy=False)
         evaluated = await evaluation.run_schemas(self._analyzer)
         tree_now = self._directory.recent(self._database.committer.durable_ts).components
         found: dict[str, Any] = {}

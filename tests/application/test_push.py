@@ -454,6 +454,22 @@ def test_evaluate_schema_tells_of_the_work(app: Deployment) -> None:
     assert [one["name"] for one in change["indexDiffs"][""]["removed_indexes"]] == ["t.i"]
 
 
+def test_what_has_not_changed_needs_no_child(app: Deployment) -> None:
+    """A push of an unchanged app starts no child, and neither does the estimate for an unchanged schema beside a changed module; the push of
+    that module starts one."""
+    wanted = schema(table("t", {}))
+    app.push(module("a.js"), schema=wanted)
+    before = len(app.analyzer.children)
+    app.push(unchanged=[module("a.js")], schema=wanted)
+    changed = module("a.js", functions=[function("f")])
+    run(app.deploy.evaluate_schema(app.request(changed, schema=wanted)))
+    assert len(app.analyzer.children) == before
+    app.push(changed, schema=wanted)
+    assert len(app.analyzer.children) == before + 1
+    app.push(unchanged=[changed], schema=schema(table("t", {"a": {"type": "any"}})))
+    assert len(app.analyzer.children) == before + 2
+
+
 def test_read_only_keys_may_not_push(app: Deployment) -> None:
     """A read-only admin key is refused."""
     reader = Identity("admin", read_only=True)
