@@ -16,19 +16,17 @@ APPS = Path(__file__).parent
 
 
 @contextmanager
-def deployed(factory: pytest.TempPathFactory, name: str, *environment: tuple[str, str]) -> Iterator[Server]:
-    """A server with a site port to which the app *name* has been pushed with the type check on.
+def deployed(factory: pytest.TempPathFactory, name: str, typed: bool = True) -> Iterator[Server]:
+    """A server with a site port to which the app *name* has been pushed.
 
-    :param environment: names and values of variables that are set before.
+    :param typed: whether the CLI checks the types of the app first, which takes most of the time.
     """
     app = make_app(factory.mktemp(name), name, APPS)
     site_port = free_port()
     with running(factory.mktemp(f"{name}_server"), "--site-port", str(site_port)) as server:
         server.site_port = site_port
         server.app = app
-        for variable, value in environment:
-            convex(app, server, "env", "set", variable, "--", value)
-        convex(app, server, "dev", "--once", timeout=180)
+        convex(app, server, "dev", "--once", *(() if typed else ("--typecheck", "disable")), timeout=180)
         yield server
 
 

@@ -181,7 +181,9 @@ class Response {
     this.#status = status;
     this.#statusText = statusText;
     this.#headers = new Headers(init?.headers);
-    if (body !== undefined && body !== null) {
+    // Components answer `new Response("", { status: 205 })`; the Fetch standard refuses even that, but there is nothing to send.
+    const nothing = body === undefined || body === null || (body === "" && nullBodyStatuses.has(status));
+    if (!nothing) {
       if (nullBodyStatuses.has(status)) throw new TypeError("Response with null body status cannot have body");
       initializeBody(this, extractBody(body, "Response"), this.#headers);
     }
