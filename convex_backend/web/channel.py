@@ -29,7 +29,7 @@ class BackendChannel(HTTPChannel):
     _in_body = False
 
     @property
-    def _log(self) -> Logger:
+    def _log(self) -> Logger:  # type: ignore[override]
         """Twisted tells of each client that is cut off; under this class's name that would look like a matter of ours."""
         return _TWISTED
 
