@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import calls, history, idle, live, load_check
+from benchmarks import calls, history, idle, live, load_check, scale
 
 
 def _limits() -> None:
@@ -24,7 +24,7 @@ def _limits() -> None:
 def main() -> None:
     """Run what the command line names."""
     parser = argparse.ArgumentParser(description="Measures a server on this machine. See benchmarks/README.md.")
-    parser.add_argument("which", nargs="+", choices=["a", "b", "c", "d", "d2", "e", "f", "g", "load", "all"])
+    parser.add_argument("which", nargs="+", choices=["a", "b", "c", "d", "d2", "e", "f", "g", "h", "load", "all"])
     parser.add_argument("--seconds", type=float, help="time to measure in each benchmark (default 30, quick 6)")
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it works")
     parser.add_argument("--rows", type=int, help="consumed rows in e (default 1,000,000, quick 20,000)")
@@ -44,6 +44,7 @@ def main() -> None:
         "e": lambda: history.run(seconds, rows, updates),
         "f": lambda: idle.sockets(500 if quick else 5000),
         "g": idle.start_up,
+        "h": lambda: scale.run(seconds, 20_000 if quick else 1_000_000, 2_000 if quick else 10_000),
     }
     _limits()
     # So that children are stopped and folders removed.

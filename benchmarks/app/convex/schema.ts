@@ -4,6 +4,11 @@ import { v } from "convex/values";
 const job = defineTable({ n: v.number(), text: v.string() });
 const counter = defineTable({ key: v.number(), value: v.number() }).index("by_key", ["key"]);
 
+const row = defineTable({ a: v.number(), b: v.number(), c: v.number(), text: v.string() })
+  .index("by_a_b", ["a", "b"])
+  .index("by_b", ["b"])
+  .index("by_text", ["text"]);
+
 export default defineSchema({
   accounts: defineTable({ number: v.number(), balance: v.number() }),
   items: defineTable({ key: v.number(), text: v.string() }).index("by_key", ["key"]),
@@ -14,4 +19,6 @@ export default defineSchema({
   jobs_fresh: job,
   keys_updated: counter,
   keys_fresh: counter,
+  rows_small: row,
+  rows_large: row,
 });
