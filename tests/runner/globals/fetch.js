@@ -31,6 +31,7 @@ test("Response", async () => {
   assert.equal(Response.redirect("http://h/x", 301).headers.get("location"), "http://h/x");
   assert.equal(Response.error().type, "error");
   assert.throws(() => new Response("x", { status: 204 }), TypeError);
+  for (const status of [204, 205, 304]) assert.equal(new Response("", { status }).body, null);
   assert.throws(() => new Response("x", { status: 99 }), RangeError);
   assert.throws(() => new Response({}), Error, "Not implemented: constructor for Response");
   assert.equal(await new Response(new URLSearchParams({ a: "1 2" })).text(), "a=1+2");
