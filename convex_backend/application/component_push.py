@@ -59,9 +59,10 @@ Submitted = Mapping[str, SubmittedComponent]
 
 
 async def submit_components(
-    transaction: Transaction, store: PushStore, evaluated: Evaluated, *, build: bool
+    transaction: Transaction, store: PushStore, evaluated: Evaluated, *, submit: bool, build: bool
 ) -> dict[str, SubmittedComponent]:
-    """Submit the schemas of all components; give new ones their ids and begin to build indexes, if the push is meant (*build*).
+    """Submit the schemas of all components, unless only code is generated (*submit*): that must not overtake a push that is under way. Give new ones
+    their ids and begin to build indexes, if the push is meant (*build*).
 
     :returns: by path of the component, parents first.
     """
@@ -69,7 +70,7 @@ async def submit_components(
     known = await store.components(transaction)
     wanted = {instance.path for instance in evaluated.tree.walk()}
     for path, component in known.items():
-        if path not in wanted:
+        if submit and path not in wanted:
             await _let_go(transaction, component)
     found: dict[str, SubmittedComponent] = {}
     ids: dict[str, int] = {}
@@ -88,7 +89,7 @@ async def submit_components(
         ids[instance.path] = number
         diff = diff_json(index_changes(transaction.catalog, number, schema))
         row = None
-        if number != NO_COMPONENT:
+        if submit and number != NO_COMPONENT:
             row = await submit_schema(transaction, number, schema, empty=present is None or present.state == NEW)
             if build:
                 await prepare_indexes(transaction, number, schema)

@@ -270,10 +270,12 @@ class Deploy:
         return response
 
     async def _submit(self, transaction: Transaction, push: Push) -> None:
-        build = not push.request.dry_run and not push.request.for_codegen
+        submit = not push.request.for_codegen
         self._last_number = max(self._last_number, await self._store.last_push(transaction)) + 1
         push.number = self._last_number
-        push.components = await submit_components(transaction, self._store, push.evaluated, build=build)
+        push.components = await submit_components(
+            transaction, self._store, push.evaluated, submit=submit, build=submit and not push.request.dry_run
+        )
 
     def _keep(self, push: Push) -> None:
         """Hold *push* for its finish; let go of old ones."""

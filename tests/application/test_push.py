@@ -314,6 +314,19 @@ def test_dry_run_changes_nothing(app: Deployment) -> None:
     assert app.db.catalogs.newest.table(0, "t").index("i") is None
 
 
+def test_code_generation_does_not_overtake_a_push(app: Deployment) -> None:
+    """``npx convex codegen`` submits no schema: a push that is under way finishes, and no schema is left for writes to be checked against."""
+    app.store.insert("t", {"a": 1.0})
+    started = app.start(MESSAGES, DEPS, schema=schema(table("t", {"a": {"type": "number"}}, indexes=[index("i", "a")])))
+    before = app.db.committer.pending_ts
+    generated = app.start(MESSAGES, DEPS, schema=schema(table("t", {"a": {"type": "string"}})), forCodegen=True)
+    assert generated["analysis"][""]["schema"]["tables"][0]["tableName"] == "t"
+    assert app.db.committer.pending_ts == before
+    assert app.wait(started) == {"type": "complete"}
+    app.finish(started)
+    assert [info.state for info in app.db.catalogs.newest.schemas.values()] == ["active"]
+
+
 def test_a_repeated_finish_gives_the_same_deployment(app: Deployment) -> None:
     """A CLI that lost the answer may ask again: nothing changes any more."""
     started = app.start(MESSAGES, DEPS, schema=schema(table("t", indexes=[index("i", "a")])))

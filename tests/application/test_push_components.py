@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_a_type_error(app: Deployment, uses: Any, declared:
 
 
 def test_codegen_does_not_need_variables(app: Deployment) -> None:
-    """A push for code generation may leave required variables out, and writes nothing but what a next push takes back."""
+    """A push for code generation may leave required variables out, and writes nothing."""
     local = component("local", THINGS, config=component_config("local", env=[variable("KEY")]))
     started = app.start(
         definition=config(use("local", "local")), dependencies=["local"], components=[local], forCodegen=True
