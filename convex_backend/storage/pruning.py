@@ -43,9 +43,15 @@ def delete_index(connection: sqlite3.Connection, index: int, limit: int) -> int:
     return deleted
 
 
-def ledger_total(connection: sqlite3.Connection) -> int:
-    """:returns: bytes of all entries together."""
-    return int(connection.execute("SELECT coalesce(sum(bytes), 0) FROM mutation_results").fetchone()[0])
+def newest_result(connection: sqlite3.Connection) -> int:
+    """:returns: the number of the newest entry of the ledger, 0 when there is none."""
+    return int(connection.execute("SELECT coalesce(max(seq), 0) FROM mutation_results").fetchone()[0])
+
+
+def ledger_total(connection: sqlite3.Connection, up_to: int) -> int:
+    """:returns: bytes of all entries up to the number *up_to* together."""
+    found = connection.execute("SELECT coalesce(sum(bytes), 0) FROM mutation_results WHERE seq <= ?", (up_to,))
+    return int(found.fetchone()[0])
 
 
 def prune_ledger(

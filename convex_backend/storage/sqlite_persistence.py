@@ -35,7 +35,9 @@ class SqlitePersistence:
 
     def __init__(self, pool: SqlitePool) -> None:
         self._pool = pool
+        # Bytes of the ledger's entries that have been counted; those up to the number, if there is one, have yet to be.
         self._ledger_total = 0
+        self._uncounted: int | None = None
         self._failed = False
         self._get = _not_open
         self.last_ts = 0
@@ -49,8 +51,7 @@ class SqlitePersistence:
             migrate(connection, self._pool.path, load_migrations())
             return _state(connection)
 
-        self.last_ts, self._ledger_total = await self._pool.open(prepare)
-        self._failed = False
+        self._take_up(*await self._pool.open(prepare))
         self._get = self._pool.short_reads.execute
         self._log.info("opened {path} at timestamp {ts}", path=self._pool.path, ts=self.last_ts)
 
@@ -82,9 +83,13 @@ class SqlitePersistence:
         return from_coroutine(shield(self._recover()))
 
     async def _recover(self) -> int:
-        self.last_ts, self._ledger_total = await self._pool.reopen_writer(_state)
-        self._failed = False
+        self._take_up(*await self._pool.reopen_writer(_state))
         return self.last_ts
+
+    def _take_up(self, last_ts: int, newest_result: int) -> None:
+        self.last_ts = last_ts
+        self._ledger_total, self._uncounted = 0, newest_result
+        self._failed = False
 
     def get(self, tablet: int, id: bytes) -> Row | None:
         """The current version of one document."""
@@ -143,6 +148,12 @@ class SqlitePersistence:
         return from_coroutine(shield(self._prune_ledger(before_ts, max_bytes, keep_after_ts, limit)))
 
     async def _prune_ledger(self, before_ts: int, max_bytes: int, keep_after_ts: int, limit: int) -> int:
+        # Not at the start: with hundreds of megabytes of answers that would be the longest part of it.
+        while (up_to := self._uncounted) is not None:
+            counted = await self._pool.read(lambda connection: pruning.ledger_total(connection, up_to))
+            if self._uncounted == up_to:
+                self._uncounted = None
+                self._ledger_total += counted
         total = self._ledger_total
         deleted, freed = await self._pool.write(
             lambda connection: pruning.prune_ledger(connection, total, before_ts, max_bytes, keep_after_ts, limit)
@@ -173,7 +184,7 @@ class SqlitePersistence:
 
 
 def _state(connection: sqlite3.Connection) -> tuple[int, int]:
-    return read_last_ts(connection), pruning.ledger_total(connection)
+    return read_last_ts(connection), pruning.newest_result(connection)
 
 
 def _not_open(*_: Any) -> Any:
