@@ -155,6 +155,13 @@ def test_map_counts_columns_as_javascript_does() -> None:
     assert [segment[0] for segment in decode(json.loads(word_map("a", "'\U0001f600' b"))["mappings"])[1]] == [0, 5]
 
 
+def test_map_of_a_long_line() -> None:
+    """A megabyte of minified code that is not all ASCII is mapped in one pass."""
+    line = "\U0001f600" + " a" * 250_000
+    mappings = json.loads(word_map("a", line))["mappings"]
+    assert mappings.startswith("AAAA;AACA,GAAG,EAAE,EAAE") and mappings.count(",EAAE") == 249_999
+
+
 def test_map_of_lines_only() -> None:
     """Without words each line has one place, at its beginning."""
     assert decode(json.loads(word_map("a", "aa bb\n  cc\n", words=False))["mappings"]) == [
