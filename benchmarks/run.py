@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("which", nargs="+", choices=["a", "b", "c", "d", "d2", "e", "f", "g", "h", "load", "all"])
     parser.add_argument("--seconds", type=float, help="time to measure in each benchmark (default 30, quick 6)")
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it works")
-    parser.add_argument("--rows", type=int, help="consumed rows in e (default 1,000,000, quick 20,000)")
+    parser.add_argument("--rows", type=int, help="consumed rows in e, rows in h (default 1,000,000, quick 20,000)")
     parser.add_argument("--updates", type=int, help="updates of each key in e (default 10,000, quick 500)")
     given = parser.parse_args()
     quick = given.quick
@@ -44,7 +44,7 @@ def main() -> None:
         "e": lambda: history.run(seconds, rows, updates),
         "f": lambda: idle.sockets(500 if quick else 5000),
         "g": idle.start_up,
-        "h": lambda: scale.run(seconds, 20_000 if quick else 1_000_000, 2_000 if quick else 10_000),
+        "h": lambda: scale.run(seconds, rows, 2_000 if quick else 10_000),
     }
     _limits()
     # So that children are stopped and folders removed.

@@ -111,7 +111,8 @@ def _push_index(bench: Bench, large: int) -> None:
     watcher.start()
     began = time.monotonic()
     try:
-        output = convex(bench.folder / "app", bench.server, "deploy", "-y", "--typecheck", "disable", timeout=1200)
+        arguments = ("deploy", "-y", "--typecheck", "disable", "--skip-large-indexes-check", "--verbose")
+        output = convex(bench.folder / "app", bench.server, *arguments, timeout=1200)
     finally:
         done.set()
         watcher.join()
