@@ -48,6 +48,12 @@ def test_readme_names_every_layer() -> None:
     assert [name for name in names if name not in small and name not in table] == []
 
 
+def test_readme_lists_every_page() -> None:
+    """The index of the documentation has each page of ``docs``."""
+    index = README.split("Documentation\n======")[1].split("Layers\n======")[0]
+    assert [path.name for path in sorted(ROOT.glob("docs/*.md")) if f"<docs/{path.name}>" not in index] == []
+
+
 def test_commands_of_the_readme_are_those_of_ci() -> None:
     """The two commands are shell words that CI runs too: what is documented is what is tried."""
     commands = [line.strip() for line in README.splitlines() if line.strip().startswith("python3 -m venv")]
