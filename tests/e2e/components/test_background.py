@@ -164,16 +164,19 @@ def test_retrier(background: Server) -> None:
 
 def test_action_cache(background: Server) -> None:
     """An action runs once for equal arguments, again when forced, when removed or when its time is over."""
-    fetch = lambda **args: background.value("action", "caches:fetchIt", args)  # noqa: E731
-    assert [fetch(key="k"), fetch(key="k"), fetch(key="other")] == [1, 1, 1]
-    assert [fetch(key="k", force=True), fetch(key="k")] == [2, 2]
+
+    def fetch(key: str, **options: bool) -> Any:
+        return background.value("action", "caches:fetchIt", {"key": key, **options})
+
+    assert [fetch("k"), fetch("k"), fetch("other")] == [1, 1, 1]
+    assert [fetch("k", force=True), fetch("k")] == [2, 2]
     background.value("mutation", "caches:remove", {"key": "k"})
-    assert fetch(key="k") == 3
+    assert fetch("k") == 3
     background.value("mutation", "caches:removeAll")
-    until(lambda: fetch(key="other"), lambda runs: runs == 2)
-    assert fetch(key="brief", brief=True) == 1
+    until(lambda: fetch("other"), lambda runs: runs == 2)
+    assert fetch("brief", brief=True) == 1
     time.sleep(0.3)
-    assert fetch(key="brief", brief=True) == 2
+    assert fetch("brief", brief=True) == 2
 
 
 # -- @convex-dev/crons ----------------------------------------------------------------------------------

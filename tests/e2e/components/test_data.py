@@ -96,7 +96,7 @@ def test_geospatial(data: Server) -> None:
         data.value("mutation", "places:add", {"key": key, "at": at, "kind": kind, "price": price})
     found: Any = data.value("query", "places:get", {"key": "cafe"})
     assert (found["coordinates"], found["sortKey"]) == ({"latitude": 40.79, "longitude": -73.96}, 5)
-    within = {
+    within: dict[str, dict[str, Any]] = {
         "all": {},
         "by kind": {"kind": "museum"},
         "by sort key": {"below": 10.0},

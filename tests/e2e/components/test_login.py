@@ -136,7 +136,7 @@ def test_redirect_to_a_provider(login: Server) -> None:
     with caught.value as sent:
         assert sent.code == 302
         target = urllib.parse.urlsplit(sent.headers["Location"])
-        cookies = sent.headers.get_all("Set-Cookie")
+        cookies = sent.headers.get_all("Set-Cookie") or []
     asked = urllib.parse.parse_qs(target.query)
     assert (target.netloc, asked["client_id"]) == ("github.com", ["an-id"])
     assert asked["redirect_uri"] == [f"http://127.0.0.1:{login.site_port}/api/auth/callback/github"]
