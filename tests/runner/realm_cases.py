@@ -318,7 +318,7 @@ REALM: Final[dict[str, Case]] = {
     ),
     "prepareStackTrace": (
         "",
-        "() => { const was = Error.prepareStackTrace.mine ?? 0; Error.prepareStackTrace = Object.assign(() => 'x', { mine: was + 1 }); return was; }",
+        "() => { const was = Error.prepareStackTrace.mine ?? 0; Error.prepareStackTrace = () => 'x'; Error.prepareStackTrace.mine = was + 1; return was; }",
     ),
     "expando on prepareStackTrace": ("", "() => { const p = Error.prepareStackTrace; return (p.n = (p.n ?? 0) + 1); }"),
     "error stack getter": (
