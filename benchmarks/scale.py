@@ -118,7 +118,7 @@ def _push_index(bench: Bench, large: int) -> None:
         watcher.join()
     took = time.monotonic() - began
     heading("    push of an index on the large table")
-    row("time", f"{took:.0f} s", f"{large / took:.0f} rows/s")
+    row("time", f"{took:.0f} s", f"{large / took:.0f}/s")
     shown = re.findall(r"\d+(?:[,.]\d+)*\s*/\s*\d+[^\n]*", output)
     row("progress that the CLI showed", shown[-1][:40] if shown else "none")
     row("most memory, before it", f"{most[0] / 1e6:.0f} MB", f"{before / 1e6:.0f} MB")
