@@ -16,6 +16,8 @@ from convex_backend.errors import BadRequest
 from convex_backend.values.limits import identifier_error
 
 MAX_COMPONENT_LENGTH: Final = 64
+#: Of a whole module path. Anybody may ask for any function: what is longer is neither looked at nor remembered, as short ones are.
+MAX_PATH_LENGTH: Final = 4096
 ROOT_COMPONENT: Final = ""
 REFERENCE_PREFIX: Final = "_reference/"
 HANDLE_PREFIX: Final = "function://"
@@ -28,7 +30,8 @@ class InvalidPath(BadRequest):
     """A text that is no path; ``reason`` is the fault alone."""
 
     def __init__(self, code: str, text: str, what: str, reason: str) -> None:
-        super().__init__(code, f"{text} is not a valid path to a Convex {what}. {reason}")
+        shown = text if len(text) <= 2 * MAX_PATH_LENGTH else f"{text[:MAX_COMPONENT_LENGTH]}..."
+        super().__init__(code, f"{shown} is not a valid path to a Convex {what}. {reason}")
         self.reason = reason
 
 
@@ -52,6 +55,8 @@ def _parse_module(text: str) -> tuple[str | None, str]:
         return "Module paths cannot be empty.", ""
     if text.startswith("/"):
         return "Module paths must be relative.", ""
+    if len(text) > MAX_PATH_LENGTH:
+        return f"Path is too long ({len(text)} > maximum {MAX_PATH_LENGTH}).", ""
     bare = text.removesuffix(".js")
     components = bare.split("/")
     for component in components:

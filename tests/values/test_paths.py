@@ -67,6 +67,17 @@ def test_bad_function_paths(text: str, reason: str) -> None:
     assert caught.value.message == f"{text} is not a valid path to a Convex function. {reason}"
 
 
+def test_long_paths() -> None:
+    """A path of megabytes, valid in each part, is refused at once, not repeated in the answer, and not kept."""
+    longest = "/".join(["a" * 63] * 64)
+    assert FunctionPath.parse(f"{longest}:f").stripped == f"{longest}:f"
+    for text in ("a/" * 2_000_000 + "a:f", "a/" * 2_000_000 + "a"):
+        with pytest.raises(InvalidPath) as caught:
+            FunctionPath.parse(text)
+        assert caught.value.reason == f"Path is too long ({len(text.removesuffix(':f'))} > maximum 4096)."
+        assert len(caught.value.message) < 200
+
+
 def test_flags() -> None:
     """Built-in modules and shared chunks are told apart."""
     assert FunctionPath.parse("_system/x:f").is_system
