@@ -31,7 +31,7 @@ class Collector:
 
     def __init__(self) -> None:
         self._freezes = 0
-        self.disable, self.enable = gc.disable, gc.enable
+        self.disable, self.enable, self.set_threshold = gc.disable, gc.enable, gc.set_threshold
 
     def freeze(self) -> None:
         """See ``gc``."""
