@@ -76,6 +76,8 @@ class JobWorld(World):
         """What a new process finds: nothing of this one but the file. Scripts stay deployed."""
         # Another seed: ids never repeat.
         world = JobWorld(persistence=self.persistence, start=False, seed=self.seed + 1, **options)
+        # Kept, or the garbage collector would end what still waits here, and its loops would write beside the new ones.
+        world.killed = self
         world.pool.scripts, world.directory.functions = self.pool.scripts, self.directory.functions
         world.timers.advance(self.timers.seconds())
         world.scheduler.start()
