@@ -39,6 +39,8 @@ _READ_AHEAD: Final = 64
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 #: After a failure of the loop itself (the database refuses to be read).
 _RETRY_SECONDS: Final = 1.0
+#: A timer may fire a rounding error before a hold ends: what is left is not waited for in turns of no length.
+_SHORTEST_HOLD_SECONDS: Final = 0.001
 _LAG_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 Run = Callable[["SystemRow"], Awaitable[None]]
@@ -203,7 +205,8 @@ class DueLoop:
             if row_id not in self._running and not self._is_held(row_id):
                 self._ready.append(row)
         if self._held:
-            self._wake_at(now + int((min(self._held.values()) - seconds) * 1e9))
+            left = max(min(self._held.values()) - seconds, _SHORTEST_HOLD_SECONDS)
+            self._wake_at(now + int(left * 1e9))
         return bool(self._ready)
 
     def _is_held(self, row: bytes) -> bool:

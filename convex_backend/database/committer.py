@@ -473,7 +473,9 @@ class Committer:
         self._failures_total.inc()
         if self._failing:
             # One trace is enough: a full disk must not fill with them.
-            self._log.error("a group of {n} commits could not be written either: {error}", n=len(group), error=str(error))
+            self._log.error(
+                "a group of {n} commits could not be written either: {error}", n=len(group), error=str(error)
+            )
         else:
             self._failing = True
             self._log.failure("a group of {n} commits could not be written", failure=Failure(error), n=len(group))
