@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convex_backend.application.run_action import run_action
@@ -153,6 +153,26 @@ class Model:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEP, min_size=5, max_size=30))
+@example(
+    [
+        ("cancel", 17),
+        ("mutation", 2.0),
+        ("mutation", 2.0),
+        ("failing", 0.0),
+        ("slow action", 0.3),
+        ("wait", 1.5),
+        ("restart", 0),
+        ("action", 0.0),
+        ("action", 2.0),
+        ("break", 4),
+        ("cancel", 27),
+        ("break", 4),
+        ("restart", 0),
+        ("wait", 0.5),
+    ]
+)
+# Held from 0.3 s to 0.8 s, which eight steps of a tenth do not quite reach.
+@example([("mutation", 0.3), ("break", 4), ("wait", 1.5)])
 def test_exactly_once_and_at_most_once(steps: list[tuple[str, Any]]) -> None:
     """Jobs that are added, cancelled and run while commits fail and the server restarts: the counts hold, and nothing is left behind."""
     model = Model()
