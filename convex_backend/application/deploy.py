@@ -143,11 +143,6 @@ class Deploy:
         if len(self._changed) and any(change.tablet in CATALOG_TABLETS for event in events for change in event.changes):
             self._changed.fire(None)
 
-    def has_http_routes(self) -> bool:
-        """Whether the deployed app has an ``http.js``, durably."""
-        state = self._directory.recent(self._database.committer.durable_ts)
-        return (ROOT, "http.js") in state.modules
-
     # -- evaluation ---------------------------------------------------------------------------------
 
     async def get_config_hashes(self) -> dict[str, Any]:

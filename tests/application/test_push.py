@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from convex_backend.application.components import ROOT
 from convex_backend.application.deploy import Deploy
 from convex_backend.application.types import Identity
 from convex_backend.errors import BadRequest, Conflict, Forbidden, OccConflict, Overloaded
@@ -436,11 +437,17 @@ def test_crons(app: Deployment) -> None:
 def test_http_routes_are_listed(app: Deployment) -> None:
     """Routes of ``http.js`` are in the answer and make the app one with HTTP routes."""
     route = {"route": {"path": "/ping", "method": "GET"}, "pos": None}
-    assert not app.deploy.has_http_routes()
+
+    def routes() -> tuple[tuple[str, str], ...]:
+        site = run(app.directory.http_site(ROOT))
+        assert site is not None
+        return site.routes
+
+    assert routes() == ()
     started = app.start(module("http.js", httpRoutes=[route]))
     assert started["app"]["httpRoutes"]["httpModuleRoutes"] == [{"path": "/ping", "method": "GET"}]
     app.finish(started)
-    assert app.deploy.has_http_routes()
+    assert routes() == (("GET", "/ping"),)
 
 
 def test_evaluate_schema_tells_of_the_work(app: Deployment) -> None:
