@@ -126,11 +126,7 @@ async def remove_index(transaction: Transaction, index: IndexInfo) -> None:
     await transaction.system.delete(INDEX.name, index.row_id)
     await transaction.system.insert(
         BACKEND_STATE.name,
-        {
-            "key": f"{DROPPED_INDEX_PREFIX}{index.id}",
-            "index": index.id,
-            "dropped_ms": float(transaction.begin_time_ms),
-        },
+        {"key": f"{DROPPED_INDEX_PREFIX}{index.id}", "index": index.id},
     )
 
 
@@ -141,9 +137,5 @@ async def drop_table(transaction: Transaction, table: TableInfo) -> None:
     await transaction.system.delete(TABLES.name, table.row_id)
     await transaction.system.insert(
         BACKEND_STATE.name,
-        {
-            "key": f"{DROPPED_TABLE_PREFIX}{table.tablet}",
-            "tablet": table.tablet,
-            "dropped_ms": float(transaction.begin_time_ms),
-        },
+        {"key": f"{DROPPED_TABLE_PREFIX}{table.tablet}", "tablet": table.tablet},
     )
