@@ -31,7 +31,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from convex_backend.web.routing import Front
+from convex_backend.web.errors import status_of
+from convex_backend.web.routing import Front, send, stopping_error
 
 CONNECT_SECONDS: Final = 5.0
 #: Of the connection, not of the message; ``accept-encoding`` because what arrives packed is unpacked on the way.
@@ -100,8 +101,7 @@ class DevSiteProxy(Resource):
             _answer(request, 400, "The target of a request must be a path.\n")
             return NOT_DONE_YET
         if front.stopping:
-            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
-            _answer(request, 503, "The server is stopping. Try again later.\n")
+            _refuse_stopping(request)
             return NOT_DONE_YET
         upgrade = request.requestHeaders.getRawHeaders(b"upgrade") or [b""]
         upgrades = request.method == b"GET" and upgrade[0].lower() == b"websocket"
@@ -115,14 +115,12 @@ class DevSiteProxy(Resource):
 
         def ended(result: Any) -> None:
             self._forwarding.discard(work)
-            front.running.discard(work)
-            front.in_flight.__exit__()
+            front.leave(work)
             if isinstance(result, Failure) and not gone:
                 self._failed(request, result)
 
-        front.in_flight.__enter__()
         work = Deferred.fromCoroutine(serve(request))
-        front.running.add(work)
+        front.enter(work)
         self._forwarding.add(work)
         request.notifyFinish().addErrback(lost)
         work.addBoth(ended)
@@ -138,8 +136,7 @@ class DevSiteProxy(Resource):
                 "the front end's dev server at {url} failed: {error}", url=self._url, error=failure.getErrorMessage()
             )
         if self._front.stopping:
-            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
-            _answer(request, 503, "The server is stopping. Try again later.\n")
+            _refuse_stopping(request)
             return
         _answer(request, 502, f"The front end's dev server at {self._url} does not answer. Is it running?\n")
 
@@ -387,9 +384,10 @@ def _named(headers: Headers) -> frozenset[bytes]:
 
 def _answer(request: Any, status: int, text: str) -> None:
     """An answer of ours, to whoever looks at it."""
-    body = text.encode()
-    request.setResponseCode(status)
-    request.responseHeaders.setRawHeaders(b"content-type", [b"text/plain; charset=utf-8"])
-    request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % len(body)])
-    request.write(body)
-    request.finish()
+    send(request, status, b"text/plain; charset=utf-8", text.encode())
+
+
+def _refuse_stopping(request: Any) -> None:
+    error = stopping_error()
+    request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+    _answer(request, status_of(error), f"{error.message}\n")

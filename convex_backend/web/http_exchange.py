@@ -26,11 +26,11 @@ from zope.interface import implementer
 
 from convex_backend.application.run_http_action import HttpAnswer, HttpRequest
 from convex_backend.application.types import ANONYMOUS, Caller, Identity
-from convex_backend.errors import ConvexError, Overloaded, ServerFault
+from convex_backend.errors import ConvexError, ServerFault
 from convex_backend.web.credentials import identity_of_head
 from convex_backend.web.errors import error_body, status_of
 from convex_backend.web.http_metrics import HttpActionMetrics
-from convex_backend.web.routing import Front
+from convex_backend.web.routing import Front, send, stopping_error
 
 STALL_SECONDS: Final = 60.0
 UNSENT_BYTES: Final = 128 * 1024
@@ -39,7 +39,10 @@ _CONNECTION_HEADERS: Final = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_STOPPING: Final = "The server is stopping. Try again later."
+
+
+def _error_answer(error: ConvexError) -> HttpAnswer:
+    return HttpAnswer(status_of(error), "application/json", error_body(error))
 
 
 def _bound_unsent(transport: Any) -> None:
@@ -85,16 +88,13 @@ class HttpExchange:
         """Serve the request."""
         front = self._front
         self._request.notifyFinish().addErrback(self._gone)
-        front.in_flight.__enter__()
         self._metrics.open += 1
         work = self._work = Deferred.fromCoroutine(self._serve())
-        front.running.add(work)
+        front.enter(work)
         work.addBoth(self._ended, work)
 
     def _ended(self, result: Any, work: Deferred[None]) -> None:
-        front = self._front
-        front.running.discard(work)
-        front.in_flight.__exit__()
+        self._front.leave(work)
         self._metrics.open -= 1
         if self._run is not None:
             self._metrics.bytes_in.inc(self._run.request_bytes)
@@ -105,7 +105,7 @@ class HttpExchange:
         front = self._front
         try:
             if front.stopping:
-                raise Overloaded("ServerStopping", _STOPPING)
+                raise stopping_error()
             identity = await self._identity()
             self._run = front.application.http_action(self._target, identity, self._caller, self)
             if not self._there:
@@ -115,18 +115,15 @@ class HttpExchange:
         except ConvexError as error:
             if isinstance(error, ServerFault):
                 self._log.failure("an HTTP action failed")
-            answer = HttpAnswer(status_of(error), "application/json", error_body(error))
+            answer = _error_answer(error)
         except CancelledError:
-            if front.stopping:
-                stopping = Overloaded("ServerStopping", _STOPPING)
-                answer = HttpAnswer(status_of(stopping), "application/json", error_body(stopping))
-            else:
+            if not front.stopping:
                 # The client went before the action began.
                 return
+            answer = _error_answer(stopping_error())
         except Exception:  # noqa: BLE001 - the client gets the fixed text, the log the trace
             self._log.failure("an HTTP action failed")
-            fault = ServerFault()
-            answer = HttpAnswer(500, "application/json", error_body(fault))
+            answer = _error_answer(ServerFault())
         if answer is not None:
             self._answer(answer)
 
@@ -243,14 +240,9 @@ class HttpExchange:
         series = self._front.metrics.series("http_action")
         series.errors += answer.status >= 500
         series.observe(time.perf_counter() - self._started)
-        request.setResponseCode(answer.status)
-        headers = request.responseHeaders
-        headers.setRawHeaders(b"content-type", [answer.content_type.encode("ascii")])
-        headers.setRawHeaders(b"content-length", [b"%d" % len(answer.body)])
         if self._front.stopping:
-            headers.setRawHeaders(b"connection", [b"close"])
-        request.write(answer.body)
-        request.finish()
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        send(request, answer.status, answer.content_type.encode("ascii"), answer.body)
 
     # -- the client --------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-import orjson
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,10 +18,12 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
 
+from convex_backend.errors import BadRequest
 from convex_backend.web import cors
 from convex_backend.web.admin_api import AdminApi, NotYetApi
 from convex_backend.web.demo import DemoApi
 from convex_backend.web.deploy_api import DeployApi
+from convex_backend.web.errors import error_body, status_of
 from convex_backend.web.logs_api import LogsApi
 from convex_backend.web.meta import MetaApi
 from convex_backend.web.public_api import PublicApi
@@ -192,6 +193,7 @@ class Matched(Resource):
         except (HTTPException, UnicodeError):
             # The host or the method makes no sense, or the path is not UTF-8: nothing of ours to log.
             cors.allow_origin(request)
-            request.setResponseCode(400)
+            error = BadRequest("BadPathArgs", "The request's path or host is malformed.")
+            request.setResponseCode(status_of(error))
             request.responseHeaders.setRawHeaders(b"content-type", (b"application/json",))
-            return orjson.dumps({"code": "BadPathArgs", "message": "The request's path or host is malformed."})
+            return error_body(error)

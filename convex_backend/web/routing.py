@@ -82,6 +82,16 @@ class Front:
     expired: set[Request] = attrs.field(factory=set)
     stopping: bool = False
 
+    def enter(self, work: Deferred[Any]) -> None:
+        """A request waits for *work* from now on."""
+        self.in_flight.__enter__()
+        self.running.add(work)
+
+    def leave(self, work: Deferred[Any]) -> None:
+        """*work* has ended."""
+        self.running.discard(work)
+        self.in_flight.__exit__()
+
     def give_up(self) -> None:
         """Cancel what is under way; each client gets 503."""
         self.stopping = True
@@ -184,8 +194,7 @@ def api_route(
             work: Deferred[bytes] = Deferred.fromCoroutine(_respond(front, route, self, request))
             if work.called and type(answer := work.result) is bytes:
                 return answer
-            front.in_flight.__enter__()
-            front.running.add(work)
+            front.enter(work)
             timer = front.reactor.callLater(REQUEST_SECONDS, _expire, front, request, work) if timed else None
             work.addBoth(_ended, front, request, work, timer)
             return work
@@ -208,8 +217,7 @@ def _ended(
     if timer is not None and timer.active():
         timer.cancel()
     front.expired.discard(request)
-    front.running.discard(work)
-    front.in_flight.__exit__()
+    front.leave(work)
     return result
 
 
@@ -221,7 +229,7 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
     call: ApiCall | None = None
     try:
         if front.stopping:
-            raise _stopping()
+            raise stopping_error()
         call = ApiCall(request, ANONYMOUS, _caller(request), None, b"")
         if route.auth is Auth.NONE:
             _read_body(call, route)
@@ -259,7 +267,7 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
             request.setResponseCode(REQUEST_TIMEOUT)
             body = b""
         elif front.stopping:
-            body = _fail(request, _stopping())
+            body = _fail(request, stopping_error())
         else:
             _log_fault(request, call)
             body = _fail(request, ServerFault())
@@ -274,8 +282,19 @@ async def _respond(front: Front, route: _Route, family: Any, request: Request) -
     return body if request.method != b"HEAD" else b""
 
 
-def _stopping() -> Overloaded:
+def stopping_error() -> Overloaded:
+    """What clients get whose request comes, or is given up, while the server stops."""
     return Overloaded("ServerStopping", "The server is stopping. Try again later.")
+
+
+def send(request: Any, status: int, content_type: bytes, body: bytes) -> None:
+    """Answer *request* outside of any route."""
+    request.setResponseCode(status)
+    headers = request.responseHeaders
+    headers.setRawHeaders(b"content-type", (content_type,))
+    headers.setRawHeaders(b"content-length", (b"%d" % len(body),))
+    request.write(body)
+    request.finish()
 
 
 def _log_fault(request: Request, call: ApiCall | None) -> None:

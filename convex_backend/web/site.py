@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from prometheus_client import CollectorRegistry
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
@@ -22,14 +21,16 @@ from twisted.web.server import Request, Site
 
 from convex_backend.application.application import Application
 from convex_backend.deferreds import InFlight
+from convex_backend.errors import TooLarge
 from convex_backend.web import cors
 from convex_backend.web.channel import BackendChannel
+from convex_backend.web.errors import error_body, status_of
 from convex_backend.web.http_actions import HttpActionResource
 from convex_backend.web.http_metrics import HttpActionMetrics
 from convex_backend.web.limits import PUSH_BYTES, STREAMED, body_cap
 from convex_backend.web.metrics import RequestMetrics
 from convex_backend.web.routes import Routes, make_routes
-from convex_backend.web.routing import Front
+from convex_backend.web.routing import Front, send
 from convex_backend.web.streamed_body import StreamedBody
 
 if TYPE_CHECKING:
@@ -151,14 +152,8 @@ class LimitedRequest(Request):
 
     def refuse_size(self) -> None:
         """Answer 413."""
-        body = orjson.dumps(
-            {"code": "RequestTooLarge", "message": f"The request body is over the limit of {self._cap} bytes."}
-        )
-        self.setResponseCode(413)
-        self.responseHeaders.setRawHeaders(b"content-type", (b"application/json",))
-        self.responseHeaders.setRawHeaders(b"content-length", (b"%d" % len(body),))
-        self.write(body)  # type: ignore[no-untyped-call]
-        self.finish()
+        error = TooLarge("RequestTooLarge", f"The request body is over the limit of {self._cap} bytes.")
+        send(self, status_of(error), b"application/json", error_body(error))
 
 
 def _single_slash(path: bytes) -> bytes:
