@@ -107,6 +107,14 @@ def text_argument(tree: dict[str, Any], name: str, call: str) -> str:
     return value
 
 
+def optional_text(tree: dict[str, Any], name: str, call: str) -> str | None:
+    """A text that may be missing or null. :raises BadRequest: it is something else."""
+    value = tree.get(name)
+    if value is not None and type(value) is not str:
+        raise invalid_argument(name, call, "expected a string")
+    return value
+
+
 def missing(tree: dict[str, Any], name: str, call: str, expected: str) -> BadRequest:
     """The error of a required argument that is absent or of the wrong type."""
     if name not in tree:

@@ -26,11 +26,13 @@ import orjson
 from convex_backend.errors import BadRequest
 from convex_backend.functions.context import OpenQuery
 from convex_backend.functions.syscalls import (
+    NULL,
     Q_M,
     M,
     Syscall,
     invalid_argument,
     missing,
+    optional_text,
     parse,
     syscall,
     text_argument,
@@ -42,15 +44,6 @@ from convex_backend.values.kinds import InvalidValue
 if TYPE_CHECKING:
     from convex_backend.database.hints import NamedDocument
     from convex_backend.functions.context import CallContext, Documents
-
-_NULL = SyscallReply(b"null")
-
-
-def _table_of(tree: dict[str, Any], call: str) -> str | None:
-    table = tree.get("table")
-    if table is not None and type(table) is not str:
-        raise invalid_argument("table", call, "expected a string")
-    return table
 
 
 def _object(tree: dict[str, Any], call: str, *, allow_undefined: bool = False) -> dict[str, Any]:
@@ -73,13 +66,13 @@ async def get(context: CallContext, args: bytes) -> SyscallReply:
     call = "db.system.get" if is_system else "db.get"
     document_id = text_argument(tree, "id", call)
     documents = context.documents
-    document = await documents.get(document_id, _table_of(tree, call), is_system)
+    document = await documents.get(document_id, optional_text(tree, "table", call), is_system)
     if context.sends_ahead:
         context.sends_ahead = False
         others = documents.send_ahead()
         if others:
             return _with_others(documents, document, others)
-    return _NULL if document is None else SyscallReply(document)
+    return NULL if document is None else SyscallReply(document)
 
 
 def _with_others(
@@ -110,7 +103,7 @@ async def patch(context: CallContext, args: bytes) -> SyscallReply:
     tree = parse(args)
     document_id = text_argument(tree, "id", "db.patch")
     fields = _object(tree, "db.patch", allow_undefined=True)
-    return SyscallReply(await context.documents.patch(document_id, fields, _table_of(tree, "db.patch")))
+    return SyscallReply(await context.documents.patch(document_id, fields, optional_text(tree, "table", "db.patch")))
 
 
 @syscall("1.0/replace", M)
@@ -119,7 +112,7 @@ async def replace(context: CallContext, args: bytes) -> SyscallReply:
     tree = parse(args)
     document_id = text_argument(tree, "id", "db.replace")
     value = _object(tree, "db.replace")
-    return SyscallReply(await context.documents.replace(document_id, value, _table_of(tree, "db.replace")))
+    return SyscallReply(await context.documents.replace(document_id, value, optional_text(tree, "table", "db.replace")))
 
 
 @syscall("1.0/remove", M)
@@ -127,7 +120,7 @@ async def remove(context: CallContext, args: bytes) -> SyscallReply:
     """Delete a document."""
     tree = parse(args)
     document_id = text_argument(tree, "id", "db.delete")
-    return SyscallReply(await context.documents.delete(document_id, _table_of(tree, "db.delete")))
+    return SyscallReply(await context.documents.delete(document_id, optional_text(tree, "table", "db.delete")))
 
 
 @syscall("1.0/count", Q_M)
@@ -168,13 +161,6 @@ async def query_stream_next(context: CallContext, args: bytes) -> SyscallReply:
     )
 
 
-def _cursor(tree: dict[str, Any], name: str) -> str | None:
-    value = tree.get(name)
-    if value is not None and type(value) is not str:
-        raise invalid_argument(name, "queryPage", "expected a string")
-    return value
-
-
 @syscall("1.0/queryPage", Q_M)
 async def query_page(context: CallContext, args: bytes) -> SyscallReply:
     """One page of a paginated query; what its numbers may be is the transaction's business."""
@@ -184,8 +170,8 @@ async def query_page(context: CallContext, args: bytes) -> SyscallReply:
     services = context.tree.services
     page = await context.documents.paginate(
         tree.get("query"),
-        cursor=_cursor(tree, "cursor"),
-        end_cursor=_cursor(tree, "endCursor"),
+        cursor=optional_text(tree, "cursor", "queryPage"),
+        end_cursor=optional_text(tree, "endCursor", "queryPage"),
         page_size=tree["pageSize"],
         max_rows=tree.get("maximumRowsRead"),
         max_bytes=tree.get("maximumBytesRead"),

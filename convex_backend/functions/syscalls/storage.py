@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -37,6 +39,7 @@ from convex_backend.functions.syscalls import (
     Syscall,
     invalid_argument,
     missing,
+    optional_text,
     parse,
     syscall,
     text_argument,
@@ -68,26 +71,23 @@ def _storage_id(tree: dict[str, Any], call: str) -> str:
     return text_argument(tree, "storageId", call)
 
 
-def _wrapped(error: BadRequest, call: str) -> BadRequest:
-    """What is wrong with a storage id, as an argument of *call*."""
-    return invalid_argument("storageId", call, error.message) if error.code == "InvalidStorageId" else error
-
-
-def _text_or_none(tree: dict[str, Any], name: str, call: str) -> str | None:
-    value = tree.get(name)
-    if value is not None and type(value) is not str:
-        raise invalid_argument(name, call, "expected a string")
-    return value or None
+@contextmanager
+def _argument_of(call: str) -> Iterator[None]:
+    """What is wrong with a storage id is wrong with an argument of *call*."""
+    try:
+        yield
+    except BadRequest as error:
+        if error.code != "InvalidStorageId":
+            raise
+        raise invalid_argument("storageId", call, error.message) from None
 
 
 @syscall("1.0/storageGetUrl", ALL)
 async def get_url(context: CallContext, args: bytes) -> SyscallReply:
     """Where a file can be fetched."""
     storage_id = _storage_id(parse(args), "storage.getUrl")
-    try:
+    with _argument_of("storage.getUrl"):
         url = await _files(context).url(context.transaction, context.function.component, storage_id)
-    except BadRequest as error:
-        raise _wrapped(error, "storage.getUrl") from None
     return SyscallReply(orjson.dumps(url))
 
 
@@ -95,10 +95,8 @@ async def get_url(context: CallContext, args: bytes) -> SyscallReply:
 async def get_metadata(context: CallContext, args: bytes) -> SyscallReply:
     """A file's digest, size and type."""
     storage_id = _storage_id(parse(args), "storage.getMetadata")
-    try:
+    with _argument_of("storage.getMetadata"):
         found = await _files(context).metadata(context.transaction, context.function.component, storage_id)
-    except BadRequest as error:
-        raise _wrapped(error, "storage.getMetadata") from None
     return SyscallReply(orjson.dumps(found))
 
 
@@ -113,10 +111,8 @@ async def generate_upload_url(context: CallContext, args: bytes) -> SyscallReply
 async def delete(context: CallContext, args: bytes) -> SyscallReply:
     """Delete a file."""
     storage_id = _storage_id(parse(args), "storage.delete")
-    try:
+    with _argument_of("storage.delete"):
         there = await _files(context).delete(context.transaction, context.function.component, storage_id)
-    except BadRequest as error:
-        raise _wrapped(error, "storage.delete") from None
     if not there:
         raise BadRequest("FileNotFound", f"storage id {storage_id} not found")
     return NULL
@@ -136,8 +132,8 @@ async def store_in_mutation(context: CallContext, args: bytes) -> SyscallReply:
         context.transaction,
         context.function.component,
         data,
-        _text_or_none(tree, "contentType", "storage.store"),
-        _text_or_none(tree, "sha256", "storage.store"),
+        optional_text(tree, "contentType", "storage.store") or None,
+        optional_text(tree, "sha256", "storage.store") or None,
     )
     return SyscallReply(orjson.dumps(document_id))
 
@@ -147,12 +143,10 @@ async def get_in_mutation(context: CallContext, args: bytes) -> SyscallReply:
     """A file's content, as the mutation's transaction sees it."""
     storage_id = _storage_id(parse(args), "storage.get")
     counters = context.documents.counters
-    try:
+    with _argument_of("storage.get"):
         found = await _files(context).load(
             context.transaction, context.function.component, storage_id, counters.limits.file_read_bytes
         )
-    except BadRequest as error:
-        raise _wrapped(error, "storage.get") from None
     if found is None:
         return NULL
     data, content_type = found
@@ -174,8 +168,8 @@ async def store_stream(context: CallContext, args: bytes) -> SyscallReply:
     streams, number = _stream_of(context, tree, "storage.store")
     upload = _files(context).begin_store(
         context.function.component,
-        _text_or_none(tree, "contentType", "storage.store"),
-        _text_or_none(tree, "sha256", "storage.store"),
+        optional_text(tree, "contentType", "storage.store") or None,
+        optional_text(tree, "sha256", "storage.store") or None,
     )
     reader = streams.reader(number)
     ended: Deferred[str | None] = Deferred()
@@ -220,10 +214,8 @@ async def get_stream(context: CallContext, args: bytes) -> SyscallReply:
     tree = parse(args)
     streams, number = _stream_of(context, tree, "storage.get")
     storage_id = _storage_id(tree, "storage.get")
-    try:
+    with _argument_of("storage.get"):
         download = await _files(context).open(context.function.component, storage_id)
-    except BadRequest as error:
-        raise _wrapped(error, "storage.get") from None
     if download is None:
         return NULL
     writer = streams.writer(number)
