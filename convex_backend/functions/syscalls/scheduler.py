@@ -35,7 +35,6 @@ from convex_backend.functions.syscalls import (
     invalid_argument,
     missing,
     parse,
-    syscall,
     text_argument,
 )
 from convex_backend.functions.syscalls.unavailable import unavailable
@@ -91,6 +90,7 @@ def _shown(seconds: float) -> str:
 
 
 async def _schedule(context: CallContext, args: bytes) -> SyscallReply:
+    """Run a function later: after the mutation has committed, or whatever becomes of the action."""
     service = _service(context)
     tree = parse(args)
     services = context.tree.services
@@ -123,19 +123,8 @@ def _count(context: CallContext, path: str, text: bytes, values: Value) -> None:
         context.documents.counters.schedule(size_of(values) if size is None else size)
 
 
-@syscall("1.0/schedule", M)
-async def schedule(context: CallContext, args: bytes) -> SyscallReply:
-    """Run a function after the mutation has committed."""
-    return await _schedule(context, args)
-
-
-@syscall("1.0/actions/schedule", A_H)
-async def schedule_from_action(context: CallContext, args: bytes) -> SyscallReply:
-    """Run a function later, whatever becomes of the action."""
-    return await _schedule(context, args)
-
-
 async def _cancel(context: CallContext, args: bytes) -> SyscallReply:
+    """Cancel a scheduled function: if the mutation commits, or, in an action, at once."""
     service = _service(context)
     job = text_argument(parse(args), "id", CANCEL)
     try:
@@ -154,16 +143,9 @@ async def _cancel(context: CallContext, args: bytes) -> SyscallReply:
     return NULL
 
 
-@syscall("1.0/cancel_job", M)
-async def cancel_job(context: CallContext, args: bytes) -> SyscallReply:
-    """Cancel a scheduled function, if the mutation commits."""
-    return await _cancel(context, args)
-
-
-@syscall("1.0/actions/cancel_job", A_H)
-async def cancel_job_from_action(context: CallContext, args: bytes) -> SyscallReply:
-    """Cancel a scheduled function at once."""
-    return await _cancel(context, args)
-
-
-SYSCALLS: tuple[Syscall, ...] = (schedule, schedule_from_action, cancel_job, cancel_job_from_action)
+SYSCALLS: tuple[Syscall, ...] = (
+    Syscall("1.0/schedule", M, _schedule),
+    Syscall("1.0/actions/schedule", A_H, _schedule),
+    Syscall("1.0/cancel_job", M, _cancel),
+    Syscall("1.0/actions/cancel_job", A_H, _cancel),
+)
