@@ -22,20 +22,12 @@ import attrs
 import orjson
 
 from convex_backend.errors import BadRequest
-from convex_backend.functions.addresses import Address, resolve_address
+from convex_backend.functions.addresses import resolve_address
 from convex_backend.functions.directory import KIND_NAMES, Environment, ResolvedFunction, check_kind, not_found
 from convex_backend.functions.invocation import check_args, make_spec, normalise_args
 from convex_backend.functions.limits import DEPTH_TEXT, MAX_NESTED_DEPTH
 from convex_backend.functions.outcome import FunctionFailed
-from convex_backend.functions.syscalls import (
-    A_H,
-    ALL,
-    Q_M,
-    Syscall,
-    invalid_argument,
-    parse,
-    syscall,
-)
+from convex_backend.functions.syscalls import A_H, ALL, Q_M, Syscall, invalid_argument, parse, syscall
 from convex_backend.functions.syscalls.unavailable import unavailable
 from convex_backend.interfaces import CallSpec, Outcome, SyscallReply
 from convex_backend.values.paths import HANDLE_PREFIX
@@ -216,5 +208,3 @@ async def create_function_handle(context: CallContext, args: bytes) -> SyscallRe
 
 
 SYSCALLS: tuple[Syscall, ...] = (run_udf, action_query, action_mutation, action_action, create_function_handle)
-
-__all__ = ["SYSCALLS", "Address", "resolve_address"]
