@@ -85,7 +85,7 @@ MODULES: Final = _table("_modules", 521, by_path=("component", "path"))
 SOURCE_PACKAGES: Final = _table("_source_packages", 524, by_sha256=("sha256",))
 ENVIRONMENT_VARIABLES: Final = _table("_environment_variables", 525, by_name=("component", "name"))
 CRON_JOBS: Final = _table("_cron_jobs", 531, by_name=("component", "name"))
-#: ``{component, state, schema, error, table}``; ``state``: pending, validated, active, failed, overwritten; ``schema``: JSON text.
+#: ``{component, state, schema, error, table}``; ``state``: pending, validated, active, failed; ``schema``: JSON text.
 SCHEMAS: Final = _table("_schemas", 532, by_state_many=("component", "state"))
 #: What the scheduler knows of a ``_scheduled_functions`` document: ``{job, component, target, path, at, state, open, failures, orphaning}``;
 #: ``job`` is the document's id; see ``application.scheduled_jobs``.

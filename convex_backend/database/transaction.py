@@ -298,10 +298,9 @@ class Transaction:
         assert self.ticket is not None
         return points_of(self.ticket.named, self.catalog, self.component)
 
-    async def _claim_named(self, ticket: LaneTicket) -> None:
+    async def _claim_named(self) -> None:
         """Before the first read: take the lanes of all documents that are likely to be read, while there is nothing that could be overtaken."""
-        lanes = self._committer.lanes
-        hot = [point for point in points_of(ticket.named, self.catalog, self.component) if lanes.is_hot_point(*point)]
+        hot = [point for point in self._hinted() if self._committer.lanes.is_hot_point(*point)]
         if hot:
             await self.claim(tuple(hot))
 
@@ -511,8 +510,8 @@ class Transaction:
             raise bad_id(call, error.message) from None
         if not self._begun:
             await self.ensure_begun()
-            if self._lanes is not None and self._lanes.any_hot and self.ticket is not None:
-                await self._claim_named(self.ticket)
+            if self._lanes is not None and self._lanes.any_hot:
+                await self._claim_named()
         info = self.catalog.by_number.get((self.component, number))
         if info is None:
             self._get_without_table(call, number, table, is_system)
@@ -784,7 +783,7 @@ class Transaction:
             no_document("Delete", id)
         old = loads(found[1], allow_commit_ts=True)
         self.counters.write(size_of(old))
-        old_ts, old_json, old_keys = self._stored(info, internal_id, found, old)
+        old_ts, old_json, old_keys = self.stored(info, internal_id, found, old)
         self.writes.put(Write(info.tablet, internal_id, old_ts, old_json, old_keys, None, {}))
         return found[1]
 
@@ -825,7 +824,7 @@ class Transaction:
         json = self._encode(document)
         if json == found[1]:
             return json
-        old_ts, old_json, old_keys = self._stored(info, internal_id, found, old)
+        old_ts, old_json, old_keys = self.stored(info, internal_id, found, old)
         self.writes.put(
             Write(
                 info.tablet,
@@ -839,7 +838,7 @@ class Transaction:
         )
         return json
 
-    def _stored(
+    def stored(
         self, info: TableInfo, internal_id: bytes, found: tuple[int | None, bytes], old: dict[str, Any]
     ) -> tuple[int | None, bytes | None, Keys]:
         """The version before the transaction: its commit, text and keys."""

@@ -150,11 +150,6 @@ class VirtualRows:
         old: dict[str, Any],
         document: dict[str, Any] | None,
     ) -> None:
-        writes = self._transaction.writes
-        own = writes.tablets.get(table.tablet, {}).get(internal_id)
-        if own is not None:
-            old_ts, old_json, old_keys = own.old_ts, own.old_json, own.old_keys
-        else:
-            old_ts, old_json, old_keys = found[0], found[1], document_keys(table.maintained, old)
+        old_ts, old_json, old_keys = self._transaction.stored(table, internal_id, found, old)
         json, keys = (None, {}) if document is None else (dumps(document), document_keys(table.maintained, document))
-        writes.put(Write(table.tablet, internal_id, old_ts, old_json, old_keys, json, keys))
+        self._transaction.writes.put(Write(table.tablet, internal_id, old_ts, old_json, old_keys, json, keys))
