@@ -5,7 +5,6 @@ Source: ``runtime.md`` sections 9.2 and 9.3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,16 +14,16 @@ from convex_backend.application.action_lines import ActionLines
 from convex_backend.application.services import Services
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult, Identity
 from convex_backend.errors import ConvexError
-from convex_backend.functions.context import CallContext
+from convex_backend.functions.context import CallContext, CallTree
 from convex_backend.functions.limits import MAX_NODE_BYTES, NODE_ARGUMENTS_TEXT
 from convex_backend.functions.outcome import FunctionFailed
 from convex_backend.functions.streams import CallStreams
 from convex_backend.interfaces import FunctionError
 from convex_backend.values.paths import FunctionPath
-from convex_backend.values.validators import TableNames
 
 if TYPE_CHECKING:
     from convex_backend.application.application import Application
+    from convex_backend.database.catalog import Catalog
 
 #: How deep actions may call actions: each level holds a place among the running ones.
 MAX_ACTION_DEPTH = 8
@@ -87,6 +86,35 @@ def _inside(identity: Identity) -> Identity:
     return identity if identity.is_admin else attrs.evolve(identity, inside=True)
 
 
+def durable_catalog(services: Services) -> Catalog:
+    """The tables as of the newest durable commit: what an action sees, which has no transaction of its own."""
+    database = services.database
+    return database.catalogs.at(database.committer.durable_ts)
+
+
+def action_tree(
+    services: Services,
+    identity: Identity,
+    caller: Caller,
+    runner: ActionCalls,
+    lines: ActionLines,
+    streams: CallStreams,
+) -> CallTree:
+    """What the calls of one running action share."""
+    tree = calls.call_tree(
+        services,
+        None,
+        identity,
+        caller,
+        lambda component: durable_catalog(services).names(component),
+        lambda component: durable_catalog(services).table_numbers(component),
+    )
+    tree.services = attrs.evolve(services.calls, nested_runner=runner)
+    tree.on_lines = lines.running
+    tree.streams = streams
+    return tree
+
+
 async def run_action(
     application: Application,
     path: str,
@@ -121,14 +149,7 @@ async def run_action(
         failure = calls.function_error(error)
         return calls.call_result(services, identity, caller, database.committer.durable_ts, None, failure, ())
     execution_id = calls.new_request_id()
-    nested = attrs.evolve(services.calls, nested_runner=ActionCalls(application, identity, caller, execution_id, depth))
-
-    def names(component: int) -> TableNames:
-        return database.catalogs.at(database.committer.durable_ts).names(component)
-
-    def tables(component: int) -> Mapping[str, int]:
-        return database.catalogs.at(database.committer.durable_ts).table_numbers(component)
-
+    runner = ActionCalls(application, identity, caller, execution_id, depth)
     lines = ActionLines(
         services.function_log,
         "action",
@@ -139,10 +160,7 @@ async def run_action(
     )
 
     def make_host() -> CallContext:
-        tree = calls.call_tree(services, None, identity, caller, names, tables)
-        tree.services = nested
-        tree.on_lines = lines.running
-        tree.streams = CallStreams()
+        tree = action_tree(services, identity, caller, runner, lines, CallStreams())
         return CallContext(
             tree, prepared.function, prepared.environment, services.syscalls, args_bytes=len(prepared.args)
         )
@@ -150,7 +168,7 @@ async def run_action(
     spec = calls.spec_of(
         services,
         prepared,
-        tables(prepared.function.component),
+        durable_catalog(services).table_numbers(prepared.function.component),
         caller,
         timeout_seconds=services.settings.action_timeout_seconds,
         admitted=depth > 0,

@@ -15,7 +15,7 @@ What fails before the head is an answer of its own; what fails after it is logge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -26,17 +26,15 @@ from convex_backend.application import calls
 from convex_backend.application.action_lines import ActionLines
 from convex_backend.application.deployment_state import PAUSED_TEXT
 from convex_backend.application.http_routing import NoTarget
-from convex_backend.application.run_action import ActionCalls
+from convex_backend.application.run_action import ActionCalls, action_tree, durable_catalog
 from convex_backend.application.types import Caller, Identity
 from convex_backend.errors import ConvexError
 from convex_backend.functions.admission import STOPPING_TEXT
 from convex_backend.functions.context import CallContext
-from convex_backend.functions.invocation import make_spec
 from convex_backend.functions.limits import HTTP_RESPONSE_WARNING, MAX_HTTP_RESPONSE_BYTES, MEMORY_TEXT
 from convex_backend.functions.outcome import loads_lenient
 from convex_backend.functions.streams import CallStreams, StreamReader
 from convex_backend.interfaces import FunctionError, LogLine, Outcome
-from convex_backend.values.validators import TableNames
 
 if TYPE_CHECKING:
     from convex_backend.application.application import Application
@@ -187,35 +185,21 @@ class HttpActionRun:
             return self._answer(FunctionError(PAUSED_TEXT))
         target, function = found
         environment = await services.directory.environment(None, function.component)
-        database = services.database
         execution_id = calls.new_request_id()
         lines = self._lines = ActionLines(
             services.function_log, "httpAction", target.component_path, None, self._caller.request_id, execution_id
         )
         runner = ActionCalls(self._application, self._identity, self._caller, execution_id, 0)
-        nested = attrs.evolve(services.calls, nested_runner=runner)
-
-        def names(component: int) -> TableNames:
-            return database.catalogs.at(database.committer.durable_ts).names(component)
-
-        def tables(component: int) -> Mapping[str, int]:
-            return database.catalogs.at(database.committer.durable_ts).table_numbers(component)
 
         def make_host() -> CallContext:
-            tree = calls.call_tree(services, None, self._identity, self._caller, names, tables)
-            tree.services = nested
-            tree.on_lines = lines.running
-            tree.streams = self._streams
+            tree = action_tree(services, self._identity, self._caller, runner, lines, self._streams)
             return CallContext(tree, function, environment, services.syscalls)
 
-        spec = make_spec(
-            function,
-            self._request_text(),
-            seed=services.random_bytes(32),
-            now_ms=services.now_ns() // 1_000_000,
-            request_id=self._caller.request_id,
-            environment=environment,
-            tables=tables(function.component),
+        spec = calls.spec_of(
+            services,
+            calls.Prepared(function, self._request_text(), environment),
+            durable_catalog(services).table_numbers(function.component),
+            self._caller,
             timeout_seconds=services.settings.action_timeout_seconds,
         )
         spec = attrs.evolve(spec, http_route=(request.method, target.path))
