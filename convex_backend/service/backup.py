@@ -27,7 +27,8 @@ from convex_backend.service.configuration import (
 )
 from convex_backend.service.instance import BadCredentials, prepare_instance, read_credentials
 from convex_backend.service.option_values import MEMORY, parse_persistence
-from convex_backend.storage.backup import copy_blobs, copy_database, sync
+from convex_backend.storage.backup import copy_blobs, copy_database
+from convex_backend.storage.durability import sync
 
 DATABASE_NAME = DEFAULT_PERSISTENCE.removeprefix("sqlite://")
 FILES_NAME = "files"

@@ -20,6 +20,7 @@ from typing import Final
 
 from convex_backend.errors import ConvexError
 from convex_backend.storage.blob_store import SHARDS
+from convex_backend.storage.durability import sync
 from convex_backend.storage.migrations import check_ours, load_migrations
 
 _PRIVATE: Final = 0o600
@@ -78,12 +79,3 @@ def copy_blobs(root: Path, target: Path) -> tuple[int, int]:
             sync(copy)
             count, size = count + 1, size + copy.stat().st_size
     return count, size
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from convex_backend.deferreds import InFlight, from_coroutine
 from convex_backend.interfaces import IBlobReader, IBlobStore, IBlobWriter, StoredBlob
+from convex_backend.storage.durability import sync
 
 T = TypeVar("T")
 
@@ -212,8 +213,8 @@ class LocalBlobWriter:
         except FileNotFoundError:
             target.parent.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
             os.rename(source, target)
-            _sync_directory(target.parent.parent)
-        _sync_directory(target.parent)
+            sync(target.parent.parent)
+        sync(target.parent)
         return StoredBlob(self.key, self._size, self._hash.digest())
 
     def _abort(self) -> None:
@@ -264,11 +265,3 @@ def _abort_writer(writer: IBlobWriter) -> None:
 def _close_reader(reader: IBlobReader | None) -> None:
     if reader is not None:
         reader.close()
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -14,8 +14,10 @@ from pathlib import Path
 import attrs
 
 from convex_backend.errors import ConvexError
+from convex_backend.storage.durability import sync
 from convex_backend.storage.file_lock import FileLock
 from convex_backend.storage.migrations import check_ours, load_migrations
+from convex_backend.storage.pruning import page_counts
 from convex_backend.storage.sqlite_pool import PARTIAL_SUFFIX
 
 
@@ -67,28 +69,17 @@ def _compact(path: str) -> Compaction:
         raise
     # The last connection takes the log with it: a log of the old file beside the new one would be another file's.
     connection.close()
-    _sync(partial)
+    sync(partial)
     os.replace(partial, path)
-    _sync(str(Path(path).absolute().parent))
+    sync(Path(path).absolute().parent)
     return Compaction(before, os.path.getsize(path))
 
 
 def _check_room(connection: sqlite3.Connection, path: str) -> None:
-    pages, free, page_bytes = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
+    pages, free, page_bytes = page_counts(connection)
     needed, room = (pages - free) * page_bytes, shutil.disk_usage(Path(path).absolute().parent).free
     if room < needed:
         raise ConvexError(
             "DatabaseUnavailable",
             f"cannot compact {path}: the copy takes up to {needed / 1e6:.0f} MB and the disk has {room / 1e6:.0f} MB left; it is as it was",
         )
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ import attrs
 
 from convex_backend.errors import ConvexError
 from convex_backend.resource_files import resource
+from convex_backend.storage.durability import sync
 
 APPLICATION_ID = 0x43564258
 """``CVBX``, in the header of each of our files."""
@@ -108,9 +109,5 @@ def _back_up(connection: sqlite3.Connection, target: str) -> None:
         connection.backup(copy)
     finally:
         copy.close()
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(partial)
     os.replace(partial, target)

@@ -88,11 +88,17 @@ def measure(connection: sqlite3.Connection, before_ts: int) -> StoreSize:
         if first is not None:
             rows += last - first + 1
             prunable += _first_after(connection, table, first, last, before_ts) - first
+    pages, free, page_bytes = page_counts(connection)
+    return StoreSize(rows, prunable, pages * page_bytes, free * page_bytes)
+
+
+def page_counts(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """:returns: pages of the file, how many of them are free, and bytes of each."""
     pages, free, page_bytes = (
         int(connection.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
     )
-    return StoreSize(rows, prunable, pages * page_bytes, free * page_bytes)
+    return pages, free, page_bytes
 
 
 def _first_after(connection: sqlite3.Connection, table: str, low: int, high: int, ts: int) -> int:
