@@ -16,7 +16,7 @@ import base64
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -28,7 +28,7 @@ from convex_backend.application.file_collector import FileCollector
 from convex_backend.application.file_records import FileRecord
 from convex_backend.application.file_uploads import Upload
 from convex_backend.application.sealing import BrokenSeal, Sealer
-from convex_backend.application.system_commit import system_commit
+from convex_backend.application.system_commit import commit_in, read_in
 from convex_backend.database.system_tables import ROOT_COMPONENT
 from convex_backend.deferreds import shield
 from convex_backend.errors import BadRequest, ConvexError, NotFound, Overloaded, Unauthenticated
@@ -37,8 +37,6 @@ from convex_backend.interfaces import IBlobReader, IBlobStore, IBlobWriter, Stor
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
     from convex_backend.database.transaction import Transaction
-
-T = TypeVar("T")
 
 #: How long an upload URL may be used, seconds; any number of times.
 TOKEN_SECONDS: Final = 3600
@@ -164,7 +162,7 @@ class FileStorage:
             found = await file_records.find(reading, component, storage_id)
             return None if found is None else await self.url_of(reading, found)
 
-        return await self._read(transaction, look)
+        return await read_in(self._database, transaction, look)
 
     async def url_of(self, transaction: Transaction, file: FileRecord) -> str:
         """The URL of *file*."""
@@ -177,7 +175,6 @@ class FileStorage:
 
     async def metadata(self, transaction: Transaction | None, component: int, storage_id: str) -> dict[str, Any] | None:
         """``{storageId (a UUID), sha256 (hex), size, contentType}``; see :meth:`url`."""
-
         found = await self._find(transaction, component, storage_id)
         if found is None:
             return None
@@ -190,11 +187,12 @@ class FileStorage:
 
     async def delete(self, transaction: Transaction | None, component: int, storage_id: str) -> bool:
         """Delete a file. :returns: whether there was one; see :meth:`url` for errors."""
-
-        async def remove(writing: Transaction) -> bool:
-            return await file_records.remove(writing, component, storage_id)
-
-        there = await self._write(transaction, remove)
+        there = await commit_in(
+            self._database,
+            transaction,
+            _WRITER,
+            lambda writing: file_records.remove(writing, component, storage_id),
+        )
         if there:
             self.metrics.deleted.inc()
         return there
@@ -224,7 +222,6 @@ class FileStorage:
 
     async def open(self, component: int, storage_id: str) -> Download | None:
         """The content of a file, for server code; see :meth:`url`."""
-
         return await self._open(await self._find(None, component, storage_id))
 
     async def load(
@@ -234,7 +231,6 @@ class FileStorage:
 
         :raises BadRequest: ``FileTooLarge``.
         """
-
         file = await self._find(transaction, component, storage_id)
         if file is not None and file.size > max_bytes:
             raise BadRequest("FileTooLarge", f"The file has {file.size} bytes (maximum: {max_bytes} bytes).")
@@ -288,7 +284,7 @@ class FileStorage:
             owner = ROOT_COMPONENT if component is None else await file_records.component_of(reading, component)
             return None if owner is None else await file_records.find_by_uuid(reading, owner, name)
 
-        download = await self._open(await self._read(None, look))
+        download = await self._open(await read_in(self._database, None, look))
         if download is None:
             raise NotFound("FileNotFound", f"File {name} not found")
         return download
@@ -296,10 +292,9 @@ class FileStorage:
     # -- inside -------------------------------------------------------------------------------------
 
     async def _find(self, transaction: Transaction | None, component: int, storage_id: str) -> FileRecord | None:
-        async def look(reading: Transaction) -> FileRecord | None:
-            return await file_records.find(reading, component, storage_id)
-
-        return await self._read(transaction, look)
+        return await read_in(
+            self._database, transaction, lambda reading: file_records.find(reading, component, storage_id)
+        )
 
     async def _open(self, file: FileRecord | None) -> Download | None:
         if file is None:
@@ -338,11 +333,12 @@ class FileStorage:
             uncertain = True
             name = str(uuid.UUID(bytes=self._random_bytes(16), version=4))
             try:
-
-                async def add(writing: Transaction) -> FileRecord:
-                    return await file_records.add(writing, component, blob, name, content_type)
-
-                record = await self._write(transaction, add)
+                record = await commit_in(
+                    self._database,
+                    transaction,
+                    _WRITER,
+                    lambda writing: file_records.add(writing, component, blob, name, content_type),
+                )
             except ConvexError:
                 # Whether the commit has happened is not always known: a blob without rows goes by itself, one with rows must stay.
                 self.collector.suspect(blob.key)
@@ -361,21 +357,6 @@ class FileStorage:
         self._uploads += 1
         self.metrics.uploads.inc()
         return Upload(begin, keep, self.metrics.received_bytes.inc, ended)
-
-    async def _read(self, transaction: Transaction | None, look: Callable[[Transaction], Awaitable[T]]) -> T:
-        if transaction is not None:
-            return await look(transaction)
-        own = self._database.begin("query")
-        try:
-            return await look(own)
-        finally:
-            own.close()
-
-    async def _write(self, transaction: Transaction | None, change: Callable[[Transaction], Awaitable[T]]) -> T:
-        """In the given transaction, or in one of its own that is durable when this returns."""
-        if transaction is not None:
-            return await change(transaction)
-        return await system_commit(self._database, _WRITER, change)
 
 
 async def _immediate(component: int) -> int:

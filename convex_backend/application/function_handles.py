@@ -6,19 +6,17 @@ stored somewhere means the same function for as long as the deployment lives. So
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from convex_backend.application.system_commit import read_in, system_commit
 from convex_backend.database.system_tables import FUNCTION_HANDLES
-from convex_backend.deferreds import shield
-from convex_backend.errors import OccConflict, Rerun
 from convex_backend.values.ids import decode_id, encode_id
 from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.paths import FunctionPath
 
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
-    from convex_backend.database.system_rows import SystemRow
+    from convex_backend.database.transaction import Transaction
 
 
 class FunctionHandles:
@@ -35,35 +33,30 @@ class FunctionHandles:
 
         :param transaction: records what was looked at; ``None`` looks at the newest durable state.
         """
-        row = await self._look(
+        row = await read_in(
+            self._database,
             transaction,
             lambda one: one.system.lookup(FUNCTION_HANDLES.name, "by_function", (component, path.canonical)),
         )
         if row is None:
             # Pushes make the handles; this one is of a deployment that was pushed before they did.
-            return await shield(self._add(component, path))
+            return await self._add(component, path)
         handle: str = row[1]["_id"]
         return handle
 
     async def _add(self, component: int, path: FunctionPath) -> str:
         """Make the handle of a function, in a commit of its own, unless another one was faster."""
-        key = (component, path.canonical)
-        while True:
-            transaction = self._database.begin("system", writer="function handles")
-            try:
-                found = await transaction.system.lookup(FUNCTION_HANDLES.name, "by_function", key)
-                if found is not None:
-                    identifier: str = found[1]["_id"]
-                else:
-                    row = {"component": component, "path": path.canonical}
-                    row_id = await transaction.system.insert(FUNCTION_HANDLES.name, row)
-                    identifier = encode_id(FUNCTION_HANDLES.number, row_id)
-                await self._database.commit(transaction)
+
+        async def work(transaction: Transaction) -> str:
+            key = (component, path.canonical)
+            found = await transaction.system.lookup(FUNCTION_HANDLES.name, "by_function", key)
+            if found is not None:
+                identifier: str = found[1]["_id"]
                 return identifier
-            except (OccConflict, Rerun):
-                continue
-            finally:
-                transaction.close()
+            row = {"component": component, "path": path.canonical}
+            return encode_id(FUNCTION_HANDLES.number, await transaction.system.insert(FUNCTION_HANDLES.name, row))
+
+        return await system_commit(self._database, "function handles", work)
 
     async def function(self, transaction: Any, identifier: str) -> tuple[int, FunctionPath] | None:
         """The component and path behind the id of a handle, deployed or not; ``None`` when there is no such handle."""
@@ -73,15 +66,5 @@ class FunctionHandles:
             return None
         if number != FUNCTION_HANDLES.number:
             return None
-        row = await self._look(transaction, lambda one: one.system.get(FUNCTION_HANDLES.name, row_id))
+        row = await read_in(self._database, transaction, lambda one: one.system.get(FUNCTION_HANDLES.name, row_id))
         return None if row is None else (row[1]["component"], FunctionPath.parse(row[1]["path"]))
-
-    async def _look(self, transaction: Any, read: Callable[[Any], Awaitable[SystemRow | None]]) -> SystemRow | None:
-        """A system row, read in *transaction* or, when that is ``None``, at the newest durable state."""
-        if transaction is not None:
-            return await read(transaction)
-        own = self._database.begin("query")
-        try:
-            return await read(own)
-        finally:
-            own.close()

@@ -13,7 +13,7 @@ import attrs
 
 from convex_backend.application import scheduled_jobs
 from convex_backend.application.scheduled_jobs import Job
-from convex_backend.application.system_commit import system_commit
+from convex_backend.application.system_commit import commit_in, system_commit
 from convex_backend.errors import BadRequest
 from convex_backend.functions.directory import FunctionDirectory, ResolvedFunction
 from convex_backend.functions.scheduling import JobRequest
@@ -80,9 +80,7 @@ class JobScheduling:
     async def schedule(self, transaction: Transaction | None, request: JobRequest) -> str:
         """See ``Scheduling``."""
         await self._check_target(transaction, request)
-        if transaction is not None:
-            return await self._add(transaction, request)
-        return await system_commit(self._database, _WRITER, lambda own: self._add(own, request))
+        return await commit_in(self._database, transaction, _WRITER, lambda writing: self._add(writing, request))
 
     async def _check_target(self, transaction: Transaction | None, request: JobRequest) -> ResolvedFunction:
         target = request.target
@@ -121,9 +119,9 @@ class JobScheduling:
 
     async def cancel(self, transaction: Transaction | None, component: int, id: str) -> bool:
         """See ``Scheduling``."""
-        if transaction is not None:
-            return await self._cancel(transaction, component, id)
-        return await system_commit(self._database, _WRITER, lambda own: self._cancel(own, component, id))
+        return await commit_in(
+            self._database, transaction, _WRITER, lambda writing: self._cancel(writing, component, id)
+        )
 
     async def _cancel(self, transaction: Transaction, component: int, id: str) -> bool:
         job = await scheduled_jobs.find(transaction, id)

@@ -1,4 +1,4 @@
-"""A transaction of our own, tried again until it commits."""
+"""A transaction of our own, tried again until it commits; or a part of somebody else's."""
 
 from __future__ import annotations
 
@@ -32,6 +32,26 @@ async def system_commit(database: Database, writer: str, work: Callable[[Transac
     Cancelling drops the answer; the commit may still happen.
     """
     return await shield(_tries(database, writer, work))
+
+
+async def commit_in(
+    database: Database, transaction: Transaction | None, writer: str, work: Callable[[Transaction], Awaitable[T]]
+) -> T:
+    """Do *work* as a part of *transaction*, or, when that is ``None``, as :func:`system_commit` does."""
+    return await (system_commit(database, writer, work) if transaction is None else work(transaction))
+
+
+async def read_in(
+    database: Database, transaction: Transaction | None, look: Callable[[Transaction], Awaitable[T]]
+) -> T:
+    """What *look* finds in *transaction*, or, when that is ``None``, at the newest durable state."""
+    if transaction is not None:
+        return await look(transaction)
+    own = database.begin("query")
+    try:
+        return await look(own)
+    finally:
+        own.close()
 
 
 async def _tries(database: Database, writer: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
