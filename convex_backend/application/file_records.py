@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -23,6 +23,7 @@ from convex_backend.values.ids import decode_id
 from convex_backend.values.kinds import InvalidValue
 
 if TYPE_CHECKING:
+    from convex_backend.database.system_rows import SystemRow
     from convex_backend.database.transaction import Transaction
 
 STORAGE: Final = "_storage"
@@ -34,11 +35,13 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 class FileRecord:
     """A stored file.
 
+    :param row: internal id of its ``_file_storage`` row.
     :param document_id: its ``_storage`` id. :param uuid: its name in URLs, lower case with hyphens.
     :param blob: key of the content in the blob store.
     :param sha256: base64 text of the content's SHA-256. :param size: bytes. :param content_type: as sent, ``None`` when unknown.
     """
 
+    row: bytes
     component: int
     document_id: str
     uuid: str
@@ -73,21 +76,25 @@ async def find(transaction: Transaction, component: int, storage_id: str) -> Fil
             "InvalidStorageId",
             "Invalid storage ID. Storage ID cannot be an ID on any table other than '_storage'.",
         )
-    row = await transaction.system.lookup(FILE_STORAGE.name, "by_document", (component, storage_id))
-    return await _record(transaction, row[1]) if row is not None else None
+    return await _record(
+        transaction, await transaction.system.lookup(FILE_STORAGE.name, "by_document", (component, storage_id))
+    )
 
 
 async def find_by_uuid(transaction: Transaction, component: int, uuid: str) -> FileRecord | None:
     """The file of a component whose URL has *uuid*."""
-    row = await transaction.system.lookup(FILE_STORAGE.name, "by_uuid", (component, uuid))
-    return await _record(transaction, row[1]) if row is not None else None
+    return await _record(transaction, await transaction.system.lookup(FILE_STORAGE.name, "by_uuid", (component, uuid)))
 
 
-async def _record(transaction: Transaction, row: dict[str, Any]) -> FileRecord | None:
+async def _record(transaction: Transaction, found: SystemRow | None) -> FileRecord | None:
+    if found is None:
+        return None
+    row_id, row = found
     document = await transaction.virtual.get(row["component"], STORAGE, row["document"])
     if document is None:
         return None
     return FileRecord(
+        row_id,
         row["component"],
         row["document"],
         row["uuid"],
@@ -114,10 +121,10 @@ async def add(
     document = await transaction.virtual.insert(
         component, STORAGE, {"sha256": sha256, "size": float(blob.size), "contentType": content_type}
     )
-    await transaction.system.insert(
+    row = await transaction.system.insert(
         FILE_STORAGE.name, {"component": component, "document": document, "uuid": uuid, "blob": blob.key}
     )
-    return FileRecord(component, document, uuid, blob.key, sha256, blob.size, content_type)
+    return FileRecord(row, component, document, uuid, blob.key, sha256, blob.size, content_type)
 
 
 async def remove(transaction: Transaction, component: int, storage_id: str) -> bool:
@@ -129,9 +136,7 @@ async def remove(transaction: Transaction, component: int, storage_id: str) -> b
     found = await find(transaction, component, storage_id)
     if found is None:
         return False
-    row = await transaction.system.lookup(FILE_STORAGE.name, "by_document", (component, found.document_id))
-    assert row is not None
-    await transaction.system.delete(FILE_STORAGE.name, row[0])
+    await transaction.system.delete(FILE_STORAGE.name, found.row)
     await transaction.virtual.delete(component, STORAGE, found.document_id)
     return True
 
