@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from convex_backend.application.system_commit import system_commit
+from convex_backend.database.backend_state import read_state, write_state
 from convex_backend.database.system_tables import BACKEND_STATE
 from convex_backend.errors import BadRequest
 from convex_backend.functions.outcome import FunctionFailed
@@ -83,13 +84,13 @@ class DeploymentState:
 
 async def is_paused(transaction: Transaction) -> bool:
     """What the transaction's snapshot says."""
-    found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_KEY,))
-    return found is not None and found[1]["state"] == "paused"
+    row = await read_state(transaction, _KEY)
+    return row is not None and row["state"] == "paused"
 
 
 async def pause(database: Database) -> None:
     """Refuse users' functions from here on. A paused deployment stays so. Cancelling drops the answer only."""
-    await system_commit(database, _WRITER, lambda transaction: _set(transaction, "paused"))
+    await system_commit(database, _WRITER, lambda transaction: write_state(transaction, _KEY, state="paused"))
 
 
 async def resume(database: Database) -> None:
@@ -101,14 +102,6 @@ async def resume(database: Database) -> None:
     async def work(transaction: Transaction) -> None:
         if not await is_paused(transaction):
             raise BadRequest("UnpauseDeploymentFailed", "Deployment is not currently paused.")
-        await _set(transaction, "running")
+        await write_state(transaction, _KEY, state="running")
 
     await system_commit(database, _WRITER, work)
-
-
-async def _set(transaction: Transaction, state: str) -> None:
-    found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_KEY,))
-    if found is None:
-        await transaction.system.insert(BACKEND_STATE.name, {"key": _KEY, "state": state})
-    elif found[1]["state"] != state:
-        await transaction.system.patch(BACKEND_STATE.name, found[0], {"state": state})

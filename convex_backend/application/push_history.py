@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import orjson
 
-from convex_backend.database.system_tables import BACKEND_STATE, PUSH_HISTORY
+from convex_backend.database.backend_state import read_state, write_state
+from convex_backend.database.system_tables import PUSH_HISTORY
 from convex_backend.errors import NotFound
 from convex_backend.functions.module_text import ModuleText
 from convex_backend.functions.modules import module_text
@@ -148,9 +149,9 @@ class PushHistory:
         :param diff: the answer of ``finish_push``.
         """
         system = transaction.system
-        state = await system.lookup(BACKEND_STATE.name, "by_key", (_STATE_KEY,))
-        first, last = (state[1]["first"], state[1]["last"]) if state is not None else (1, 0)
-        sizes: list[int] = list(state[1].get("sizes") or ()) if state is not None else []
+        state = await read_state(transaction, _STATE_KEY) or {}
+        first, last = state.get("first", 1), state.get("last", 0)
+        sizes: list[int] = list(state.get("sizes") or ())
         before = await system.lookup(PUSH_HISTORY.name, "by_number", (last,))
         if before is not None and before[1]["pushId"] == push_id:
             return
@@ -179,24 +180,20 @@ class PushHistory:
             if old is not None:
                 await system.delete(PUSH_HISTORY.name, old[0])
             first += 1
-        value = {"key": _STATE_KEY, "first": first, "last": last + 1, "sizes": sizes}
-        if state is None:
-            await system.insert(BACKEND_STATE.name, value)
-        else:
-            await system.patch(BACKEND_STATE.name, state[0], value)
+        await write_state(transaction, _STATE_KEY, first=first, last=last + 1, sizes=sizes)
 
     async def entries(self, transaction: Transaction, limit: int = KEPT_PUSHES) -> list[HistoryEntry]:
         """The newest first, at most *limit*."""
-        state = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_STATE_KEY,))
+        state = await read_state(transaction, _STATE_KEY)
         if state is None:
             return []
         found: list[HistoryEntry] = []
-        for number in range(state[1]["last"], state[1]["first"] - 1, -1):
+        for number in range(state["last"], state["first"] - 1, -1):
             if len(found) == limit:
                 break
             row = await transaction.system.lookup(PUSH_HISTORY.name, "by_number", (number,))
             if row is not None:
-                found.append(_entry(row[1], current=number == state[1]["last"]))
+                found.append(_entry(row[1], current=number == state["last"]))
         return found
 
     async def request(self, transaction: Transaction, number: int) -> dict[str, Any]:

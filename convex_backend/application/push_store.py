@@ -17,9 +17,9 @@ import orjson
 
 from convex_backend.application import cron_jobs
 from convex_backend.application.components import Component
+from convex_backend.database.backend_state import read_state, write_state
 from convex_backend.database.system_tables import (
     AUTH,
-    BACKEND_STATE,
     COMPONENTS,
     CRON_JOBS,
     FUNCTION_HANDLES,
@@ -202,12 +202,15 @@ class PushStore:
 
     # -- writing ------------------------------------------------------------------------------------
 
-    async def write_texts(self, transaction: Transaction, texts: Iterable[ModuleText]) -> None:
-        """Store the texts that are not stored yet."""
+    async def write_texts(self, transaction: Transaction, texts: Iterable[ModuleText]) -> list[str]:
+        """Store the texts that are not stored yet. :returns: their hashes."""
         system = transaction.system
+        added = []
         for text in texts:
             if await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (text.hash,)) is None:
                 await system.insert(SOURCE_PACKAGES.name, _text_row(text))
+                added.append(text.hash)
+        return added
 
     async def write_modules(
         self, transaction: Transaction, component: int, modules: Mapping[str, StoredModule]
@@ -246,21 +249,10 @@ class PushStore:
 
     async def keep_texts(self, transaction: Transaction, texts: Iterable[ModuleText], now_ms: float) -> None:
         """Store texts that no module row names; they go when their grace is over and nobody has them :attr:`in use <texts_in_use>`."""
-        system = transaction.system
-        added = []
-        for text in texts:
-            if await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (text.hash,)) is None:
-                await system.insert(SOURCE_PACKAGES.name, _text_row(text))
-                added.append(text.hash)
+        added = await self.write_texts(transaction, texts)
         if not added:
             return
-        found = await system.lookup(BACKEND_STATE.name, "by_key", (_UNUSED_INDEX,))
-        noted: dict[str, float] = orjson.loads(found[1]["texts"]) if found is not None else {}
-        value = orjson.dumps({**dict.fromkeys(added, now_ms), **noted}).decode()
-        if found is None:
-            await system.insert(BACKEND_STATE.name, {"key": _UNUSED_INDEX, "texts": value})
-        else:
-            await system.patch(BACKEND_STATE.name, found[0], {"texts": value})
+        await _write_unused(transaction, {**dict.fromkeys(added, now_ms), **await _read_unused(transaction)})
 
     async def collect_texts(self, transaction: Transaction, changes: Iterable[ModuleChanges], now_ms: float) -> None:
         """Note which texts are no longer used, and delete those whose grace is over.
@@ -272,8 +264,7 @@ class PushStore:
         old = {digest for change in every for digest in change.before}
         new = {digest for change in every for digest in change.after}
         system = transaction.system
-        found = await system.lookup(BACKEND_STATE.name, "by_key", (_UNUSED_INDEX,))
-        noted: dict[str, float] = orjson.loads(found[1]["texts"]) if found is not None else {}
+        noted = await _read_unused(transaction)
         unused = {digest: since for digest, since in noted.items() if digest not in new}
         for digest in sorted(old - new):
             unused.setdefault(digest, now_ms)
@@ -285,13 +276,8 @@ class PushStore:
                 text = await system.lookup(SOURCE_PACKAGES.name, "by_sha256", (digest,))
                 if text is not None:
                     await system.delete(SOURCE_PACKAGES.name, text[0])
-        if unused == noted:
-            return
-        texts = orjson.dumps(unused).decode()
-        if found is None:
-            await system.insert(BACKEND_STATE.name, {"key": _UNUSED_INDEX, "texts": texts})
-        else:
-            await system.patch(BACKEND_STATE.name, found[0], {"texts": texts})
+        if unused != noted:
+            await _write_unused(transaction, unused)
 
     async def write_udf_config(self, transaction: Transaction, component: int, config: UdfConfig) -> UdfConfig | None:
         """Set the config; an equal one is not written again. :returns: the one before."""
@@ -341,16 +327,12 @@ class PushStore:
 
     async def last_push(self, transaction: Transaction) -> int:
         """The number of the push that is deployed; 0 before the first."""
-        found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_LAST_PUSH,))
-        return 0 if found is None else int(found[1]["number"])
+        row = await read_state(transaction, _LAST_PUSH)
+        return 0 if row is None else int(row["number"])
 
     async def write_last_push(self, transaction: Transaction, number: int) -> None:
         """Note which push is deployed."""
-        found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_LAST_PUSH,))
-        if found is None:
-            await transaction.system.insert(BACKEND_STATE.name, {"key": _LAST_PUSH, "number": number})
-        elif found[1]["number"] != number:
-            await transaction.system.patch(BACKEND_STATE.name, found[0], {"number": number})
+        await write_state(transaction, _LAST_PUSH, number=number)
 
     async def components(self, transaction: Transaction) -> dict[str, Component]:
         """All components by path, mounted or not."""
@@ -368,6 +350,17 @@ class PushStore:
             await transaction.system.replace(COMPONENTS.name, found[0], row)
         identifier: str = found[1]["_id"]
         return identifier
+
+
+async def _read_unused(transaction: Transaction) -> dict[str, float]:
+    """Since when (ms) texts have not been used by a module, by hash."""
+    row = await read_state(transaction, _UNUSED_INDEX)
+    noted: dict[str, float] = orjson.loads(row["texts"]) if row is not None else {}
+    return noted
+
+
+async def _write_unused(transaction: Transaction, noted: Mapping[str, float]) -> None:
+    await write_state(transaction, _UNUSED_INDEX, texts=orjson.dumps(noted).decode())
 
 
 def _text_row(text: ModuleText) -> dict[str, Any]:

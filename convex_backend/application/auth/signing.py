@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from convex_backend.application.sealing import BrokenSeal, Sealer
 from convex_backend.application.system_commit import system_commit
-from convex_backend.database.system_tables import BACKEND_STATE
+from convex_backend.database.backend_state import read_state, write_state
 from convex_backend.deferreds import Coalescer
 from convex_backend.errors import BadRequest
 
@@ -158,18 +158,14 @@ class SigningKeys:
 
     async def _load_in(self, transaction: Transaction) -> tuple[tuple[SigningKey, ...], bool]:
         now = self._now_seconds()
-        found = await transaction.system.lookup(BACKEND_STATE.name, "by_key", (_ROW,))
-        stored = () if found is None else self._unseal(found[1]["keys"])
+        row = await read_state(transaction, _ROW)
+        stored = () if row is None else self._unseal(row["keys"])
         if stored and not self._is_due(stored):
             return stored, False
         old = [key if key.retired is not None else attrs.evolve(key, retired=now) for key in stored]
         kept = [key for key in old if key.retired is not None and now - key.retired < _RETIRED_SECONDS]
         keys = (SigningKey.make(now), *kept)[:_KEPT]
-        row = {"key": _ROW, "keys": self._seal(keys)}
-        if found is None:
-            await transaction.system.insert(BACKEND_STATE.name, row)
-        else:
-            await transaction.system.replace(BACKEND_STATE.name, found[0], row)
+        await write_state(transaction, _ROW, keys=self._seal(keys))
         return keys, True
 
     def _seal(self, keys: tuple[SigningKey, ...]) -> str:
