@@ -14,13 +14,18 @@ sections 2.6 and 9.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import orjson
 
 from convex_backend.database.system_tables import COMPONENTS
+from convex_backend.values.ids import decode_id
+from convex_backend.values.kinds import InvalidValue
 from convex_backend.values.sort_key import encode_key
+
+if TYPE_CHECKING:
+    from convex_backend.database.transaction import Transaction
 
 ROOT: Final = 0
 
@@ -34,6 +39,16 @@ _BY_PATH: Final = COMPONENTS.index("by_path").id
 def component_point(path: str) -> tuple[int, bytes]:
     """The read that "which component is at *path*, and how is it set up" makes, whether there is one or not."""
     return _BY_PATH, encode_key((path,))
+
+
+async def component_with_identifier(transaction: Transaction, identifier: str) -> int | None:
+    """The component, mounted or not, whose public id is *identifier*; ``None`` when there is none."""
+    try:
+        number, row_id = decode_id(identifier)
+    except InvalidValue:
+        return None
+    found = await transaction.system.get(COMPONENTS.name, row_id) if number == COMPONENTS.number else None
+    return None if found is None else int(found[1]["component"])
 
 
 def child_path(parent: str, name: str) -> str:

@@ -146,16 +146,6 @@ async def is_referenced(transaction: Transaction, blob: str) -> bool:
     return bool(await transaction.system.scan(FILE_STORAGE.name, "by_blob", (blob,), limit=1))
 
 
-async def component_of(transaction: Transaction, identifier: str) -> int | None:
-    """The component whose public id is *identifier*."""
-    try:
-        number, internal_id = decode_id(identifier)
-    except InvalidValue:
-        return None
-    row = await transaction.system.get(COMPONENTS.name, internal_id) if number == COMPONENTS.number else None
-    return None if row is None else int(row[1]["component"])
-
-
 async def component_identifier(transaction: Transaction, component: int) -> str:
     """The public id of a component. :raises KeyError: there is no such component."""
     row = await transaction.system.lookup(COMPONENTS.name, "by_component", (component,))

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from convex_backend.application import file_records
+from convex_backend.application.components import component_with_identifier
 from convex_backend.application.file_collector import FileCollector
 from convex_backend.application.file_records import FileRecord
 from convex_backend.application.file_uploads import Upload
@@ -281,7 +282,7 @@ class FileStorage:
         self._check_running()
 
         async def look(reading: Transaction) -> FileRecord | None:
-            owner = ROOT_COMPONENT if component is None else await file_records.component_of(reading, component)
+            owner = ROOT_COMPONENT if component is None else await component_with_identifier(reading, component)
             return None if owner is None else await file_records.find_by_uuid(reading, owner, name)
 
         download = await self._open(await read_in(self._database, None, look))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from convex_backend.application.code_state import variable_point
 from convex_backend.application.components import ROOT
-from convex_backend.application.environment import read_rows
 from convex_backend.application.system_functions.modules import api_spec
 from convex_backend.application.system_functions.registry import (
+    ORDER,
     PAGINATION,
     STRING,
     SystemCall,
@@ -18,11 +18,12 @@ from convex_backend.application.system_functions.registry import (
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, TABLES, VIRTUAL_TABLES
 from convex_backend.values.kinds import Value
 
-_ORDER = {"type": "union", "value": [{"type": "literal", "value": "asc"}, {"type": "literal", "value": "desc"}]}
-
 
 async def environment_rows(call: SystemCall) -> list[Value]:
     """``[{_id, _creationTime, name, value}]`` of the user's variables, by name."""
+    # Loaded here: no start needs what changes variables.
+    from convex_backend.application.environment import read_rows
+
     return [
         {"_id": row["_id"], "_creationTime": row["_creationTime"], "name": name, "value": row["value"]}
         for name, (_, row) in (await read_rows(call.transaction)).items()
@@ -72,7 +73,7 @@ async def tables(call: SystemCall) -> Value:
     return {"page": [{"name": name} for name, _ in names], "isDone": True, "continueCursor": "end"}
 
 
-@system_query("cli/tableData", "ViewData", in_component=True, table=STRING, order=_ORDER, paginationOpts=PAGINATION)
+@system_query("cli/tableData", "ViewData", in_component=True, table=STRING, order=ORDER, paginationOpts=PAGINATION)
 async def table_data(call: SystemCall) -> Value:
     """A page of a table's documents by creation; an unknown table is empty."""
     await call.component()

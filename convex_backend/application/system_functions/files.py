@@ -7,6 +7,7 @@ from typing import Any
 from convex_backend.application.file_records import STORAGE
 from convex_backend.application.system_functions.registry import (
     NUMBER,
+    ORDER,
     PAGINATION,
     STRING,
     SystemCall,
@@ -21,9 +22,8 @@ from convex_backend.errors import BadRequest
 from convex_backend.values.kinds import Value
 
 _OPTIONAL_NUMBER = field(NUMBER, optional=True)
-_ORDER = {"type": "union", "value": [{"type": "literal", "value": "asc"}, {"type": "literal", "value": "desc"}]}
 _FILTERS = field(
-    closed(minCreationTime=_OPTIONAL_NUMBER, maxCreationTime=_OPTIONAL_NUMBER, order=field(_ORDER, optional=True)),
+    closed(minCreationTime=_OPTIONAL_NUMBER, maxCreationTime=_OPTIONAL_NUMBER, order=field(ORDER, optional=True)),
     optional=True,
 )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import orjson
 
-from convex_backend.application.components import NEW, ROOT
+from convex_backend.application.components import NEW, ROOT, component_with_identifier
 from convex_backend.application.directory import Directory
 from convex_backend.application.push_store import PushStore
 from convex_backend.application.settings import Settings
@@ -35,6 +35,9 @@ STRING: Final = {"type": "string"}
 NUMBER: Final = {"type": "number"}
 NULL: Final = {"type": "null"}
 STRING_OR_NULL: Final = {"type": "union", "value": [STRING, NULL]}
+
+#: The direction of a listing.
+ORDER: Final = {"type": "union", "value": [{"type": "literal", "value": "asc"}, {"type": "literal", "value": "desc"}]}
 
 #: Bounds of one page, forced upon every paginated system query.
 MAX_ROWS_READ: Final = 10_000
@@ -162,14 +165,9 @@ async def component_of_id(transaction: Transaction, given: str) -> int:
 
     :raises BadRequest: there is none.
     """
-    try:
-        number, row_id = decode_id(given)
-    except InvalidValue:
-        number, row_id = 0, b""
-    found = await transaction.system.get(COMPONENTS.name, row_id) if number == COMPONENTS.number else None
-    if found is None:
+    component = await component_with_identifier(transaction, given)
+    if component is None:
         raise BadRequest("ComponentNotFound", f"There is no component with ID {given}.")
-    component: int = found[1]["component"]
     return component
 
 
