@@ -20,13 +20,13 @@ from convex_backend.application.run_action import run_action
 from convex_backend.application.scheduled_jobs import JobGone
 from convex_backend.application.scheduler import TRANSIENT_TEXT
 from convex_backend.application.scheduler_options import SchedulerOptions
-from convex_backend.application.scheduling import unsupported_kind
+from convex_backend.application.scheduling import runnable
 from convex_backend.application.system_commit import insist, system_commit
 from convex_backend.application.types import ANONYMOUS, Caller
 from convex_backend.database.system_tables import CRON_NEXT_RUN
 from convex_backend.deferreds import InFlight, run_detached
-from convex_backend.errors import ConvexError, OccConflict, Overloaded, ServerFault, Transient
-from convex_backend.functions.directory import ResolvedFunction, not_found
+from convex_backend.errors import ConvexError, Overloaded, ServerFault, Transient
+from convex_backend.functions.directory import ResolvedFunction
 from convex_backend.interfaces import Outcome
 
 if TYPE_CHECKING:
@@ -169,9 +169,7 @@ class CronLoop:
 
     def _put_off(self, run: CronRun, key: tuple[int, str], error: ConvexError) -> None:
         failures = self._failures[key] = self._failures.get(key, -1) + 1
-        options = self._options
-        backoff = options.conflict_backoff if isinstance(error, OccConflict) else options.backoff
-        seconds = backoff.seconds(failures, self._random())
+        seconds = self._options.seconds_after(error, failures, self._random())
         self._log.warn(
             "the cron job {name} could not be run and will be tried again in {seconds:.1f}s: {error}",
             name=run.name,
@@ -188,15 +186,9 @@ class CronLoop:
         what = await self._target(run)
         if what is None:
             raise JobGone
-        directory = self._services.directory
-        function = await directory.resolve(None, run.component, what.path)
-        if function is None:
-            where = directory.component_path(run.component)
-            text: str | None = not_found(what.path, where, any_kind=True).message
-        else:
-            text = unsupported_kind(function)
-        if function is None or text is not None:
-            return await self._remember(run, what, Ending(None, text, (), 0.0))
+        function = await runnable(self._services.directory, run.component, what.path)
+        if isinstance(function, str):
+            return await self._remember(run, what, Ending(None, function, (), 0.0))
         started_ns = self.now_ns()
         caller = Caller("Cron", "unknown", None, calls.new_request_id())
         if function.kind == "action":

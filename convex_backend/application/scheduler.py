@@ -24,13 +24,13 @@ from convex_backend.application.due_loop import DueLoop
 from convex_backend.application.run_action import run_action
 from convex_backend.application.scheduled_jobs import DONE, RUNNING, Job, JobGone, job_of_row
 from convex_backend.application.scheduler_options import SchedulerOptions
-from convex_backend.application.scheduling import unsupported_kind
+from convex_backend.application.scheduling import runnable
 from convex_backend.application.system_commit import insist, system_commit
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult
 from convex_backend.database.system_tables import SCHEDULED_JOBS
 from convex_backend.deferreds import InFlight, from_coroutine, run_detached
-from convex_backend.errors import ConvexError, OccConflict, Overloaded, ServerFault, Transient
-from convex_backend.functions.directory import ResolvedFunction, not_found
+from convex_backend.errors import ConvexError, Overloaded, ServerFault, Transient
+from convex_backend.functions.directory import ResolvedFunction
 from convex_backend.interfaces import Outcome
 
 if TYPE_CHECKING:
@@ -171,13 +171,9 @@ class Scheduler:
 
         :raises JobGone: it must not run. :raises Transient, ServerFault: it has not run, or all it did was undone.
         """
-        function = await self._services.directory.resolve(None, job.target, job.path)
-        if function is None:
-            where = self._services.directory.component_path(job.target)
-            return await self._finish(job, not_found(job.path, where, any_kind=True).message)
-        refusal = unsupported_kind(function)
-        if refusal is not None:
-            return await self._finish(job, refusal)
+        function = await runnable(self._services.directory, job.target, job.path)
+        if isinstance(function, str):
+            return await self._finish(job, function)
         args = await self._arguments(job)
         caller = Caller("Scheduler", "unknown", None, calls.new_request_id(), scheduled_function_id=job.id)
         if function.kind == "action":
@@ -243,8 +239,7 @@ class Scheduler:
 
     async def _put_off(self, job: Job, error: ConvexError) -> None:
         """The system failed: the job is tried again, later and later."""
-        backoff = self.options.conflict_backoff if isinstance(error, OccConflict) else self.options.backoff
-        seconds = backoff.seconds(job.failures, self._random())
+        seconds = self.options.seconds_after(error, job.failures, self._random())
         self._log.warn(
             "the scheduled function {path} could not be run and will be tried again in {seconds:.1f}s: {error}",
             path=job.path.stripped,

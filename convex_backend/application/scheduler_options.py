@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from convex_backend.errors import ConvexError, OccConflict
+
 
 @attrs.frozen(slots=True)
 class Backoff:
@@ -33,3 +35,8 @@ class SchedulerOptions:
     conflict_backoff: Backoff = Backoff(0.1, 60.0)
     keep_seconds: float = 7 * 86_400.0
     cleanup_seconds: float = 60.0
+
+    def seconds_after(self, error: ConvexError, failures: int, random: float) -> float:
+        """How long to wait after *error*; see :meth:`Backoff.seconds`."""
+        backoff = self.conflict_backoff if isinstance(error, OccConflict) else self.backoff
+        return backoff.seconds(failures, random)

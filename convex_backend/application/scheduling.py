@@ -15,7 +15,7 @@ from convex_backend.application import scheduled_jobs
 from convex_backend.application.scheduled_jobs import Job
 from convex_backend.application.system_commit import commit_in, system_commit
 from convex_backend.errors import BadRequest
-from convex_backend.functions.directory import FunctionDirectory, ResolvedFunction
+from convex_backend.functions.directory import FunctionDirectory, ResolvedFunction, not_found
 from convex_backend.functions.scheduling import JobRequest
 from convex_backend.values.json_codec import loads
 from convex_backend.values.paths import FunctionPath
@@ -82,13 +82,12 @@ class JobScheduling:
         await self._check_target(transaction, request)
         return await commit_in(self._database, transaction, _WRITER, lambda writing: self._add(writing, request))
 
-    async def _check_target(self, transaction: Transaction | None, request: JobRequest) -> ResolvedFunction:
+    async def _check_target(self, transaction: Transaction | None, request: JobRequest) -> None:
+        """:raises BadRequest: there is no such function."""
         target = request.target
-        function = None
-        if not target.path.is_system and not target.path.is_deps:
-            function = await self._directory.resolve(transaction, target.component, target.path)
-        if function is not None:
-            return function
+        hidden = target.path.is_system or target.path.is_deps
+        if not hidden and await self._directory.resolve(transaction, target.component, target.path) is not None:
+            return
         if self._directory.has_module(target.component, target.path.module):
             raise BadRequest(
                 "InvalidScheduledFunction",
@@ -200,10 +199,13 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match is not None else ()
 
 
-def unsupported_kind(function: ResolvedFunction) -> str | None:
-    """Why a scheduled function cannot run: only mutations and actions can. ``None`` when it can."""
+async def runnable(directory: FunctionDirectory, component: int, path: FunctionPath) -> ResolvedFunction | str:
+    """The function that a job or a cron job runs, as it is deployed now, or the text of why it cannot run: only mutations and actions can."""
+    function = await directory.resolve(None, component, path)
+    if function is None:
+        return not_found(path, directory.component_path(component), any_kind=True).message
     if function.kind in ("mutation", "action"):
-        return None
+        return function
     kinds: dict[str, Any] = {"query": "a query", "httpAction": "an HTTP action"}
     return (
         f"Unsupported function type. {function.path.canonical} is {kinds[function.kind]}: only mutations and actions "
