@@ -203,6 +203,12 @@ class RetentionLoop:
         if self._pause is not None:
             self._pause.cancel()
         await self._work.idle()
+        if self._ages and self._clock_has_jumped(self._steady_seconds):
+            # Since the last turn: the next start would take the jump for time in which no server ran.
+            try:
+                await self._move_watermark()
+            except ConvexError as error:
+                self._log.warn("retention could not store a jump of the clock: {error}", error=error)
 
     # Pins
 

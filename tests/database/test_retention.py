@@ -281,6 +281,17 @@ class ClockTests(RetentionCase):
         self.wait(250)
         self.assertEqual(self.stack.persistence._past_documents, [])
 
+    def test_a_jump_just_before_a_restart(self) -> None:
+        """A jump that no turn has seen is noted by the stop, so that the next start does not take it for time that has passed."""
+        self.write(3, seconds=5)
+        self.stack.wall_ns += 10 * 365 * 86_400 * SECOND
+        self.restart(wall_seconds=1)
+        self.wait(40)
+        self.write(1)
+        self.assertEqual([self.read(ts) for ts in self.versions], [b"%d" % n for n in range(4)])
+        self.wait(200)
+        self.assertEqual(self.stack.persistence._past_documents, [])
+
     def test_time_counts_while_stopped(self) -> None:
         """History grows old while no server runs."""
         self.write(3, seconds=5)
