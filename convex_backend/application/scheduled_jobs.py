@@ -143,7 +143,7 @@ async def add(
     return job
 
 
-async def _now(transaction: Transaction, job: Job) -> Job | None:
+async def current(transaction: Transaction, job: Job) -> Job | None:
     """The job as *transaction* sees it: found by its row, which is cheaper than by its document's id."""
     found = await transaction.system.get(SCHEDULED_JOBS.name, job.row)
     return job_of_row(found) if found is not None else None
@@ -154,7 +154,7 @@ async def begin_in_mutation(transaction: Transaction, job: Job) -> None:
 
     :raises JobGone: it is not pending.
     """
-    present = await _now(transaction, job)
+    present = await current(transaction, job)
     if present is None or present.state != PENDING:
         raise JobGone
     state = {"kind": "inProgress"}
@@ -175,7 +175,7 @@ async def finish(transaction: Transaction, job: Job, now_ns: int, error: str | N
 
     :param error: rendered text of its failure.
     """
-    present = await _now(transaction, job)
+    present = await current(transaction, job)
     if present is not None and present.state != DONE:
         state = dict(_SUCCESS) if error is None else {"kind": "failed", "error": error}
         await _end(transaction, job, state, now_ns)
@@ -192,7 +192,7 @@ async def _end(
 
 async def put_off(transaction: Transaction, job: Job, at_ns: int) -> None:
     """The system failed before the function had run: it is tried again at *at_ns*."""
-    present = await _now(transaction, job)
+    present = await current(transaction, job)
     if present is None or present.state == DONE:
         return
     if present.state == RUNNING:
@@ -215,11 +215,10 @@ async def cancel(transaction: Transaction, job: Job, now_ns: int) -> None:
         await _end(transaction, job, dict(_CANCELED), now_ns, orphaning=job.state == RUNNING)
 
 
-async def delete(transaction: Transaction, id: str) -> None:
-    """Delete a job with its document; one that is not there is no error."""
-    job = await find(transaction, id)
-    if job is not None:
-        await transaction.virtual.delete(job.component, SCHEDULED_FUNCTIONS, id)
+async def delete(transaction: Transaction, job: Job) -> None:
+    """Delete a job with its document; one that is not there any more is no error."""
+    if await current(transaction, job) is not None:
+        await transaction.virtual.delete(job.component, SCHEDULED_FUNCTIONS, job.id)
         await transaction.system.delete(SCHEDULED_JOBS.name, job.row)
 
 

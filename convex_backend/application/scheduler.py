@@ -280,7 +280,7 @@ class Scheduler:
 
             async def work(transaction: Transaction, jobs: list[Job] = jobs) -> None:
                 for job in jobs:
-                    await scheduled_jobs.delete(transaction, job.id)
+                    await scheduled_jobs.delete(transaction, job)
 
             await system_commit(self._database, _WRITER, work)
             total += len(jobs)

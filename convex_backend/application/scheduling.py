@@ -152,10 +152,10 @@ class JobScheduling:
         """Cancel what is pending or running, a bounded number in each commit. :returns: how many."""
         return await self._in_steps(wanted.component, False, wanted.takes, self._cancel_step)
 
-    async def _cancel_step(self, transaction: Transaction, id: str) -> None:
-        job = await scheduled_jobs.find(transaction, id)
-        if job is not None:
-            await scheduled_jobs.cancel(transaction, job, self._now_ns())
+    async def _cancel_step(self, transaction: Transaction, job: Job) -> None:
+        present = await scheduled_jobs.current(transaction, job)
+        if present is not None:
+            await scheduled_jobs.cancel(transaction, present, self._now_ns())
 
     async def delete_all(self, component: int) -> None:
         """Delete every job of a component with its document; what runs goes on to its end."""
@@ -167,7 +167,7 @@ class JobScheduling:
         component: int,
         ended: bool,
         takes: Callable[[Job], bool],
-        step: Callable[[Transaction, str], Awaitable[None]],
+        step: Callable[[Transaction, Job], Awaitable[None]],
     ) -> int:
         """Do *step* to the jobs that there are now, in transactions that read them by points only."""
         after: bytes | None = None
@@ -182,9 +182,9 @@ class JobScheduling:
             if not found:
                 break
             after = found[-1][0]
-            wanted = [job.id for _, job in found if takes(job)]
+            wanted = [job for _, job in found if takes(job)]
 
-            async def work(transaction: Transaction, wanted: list[str] = wanted) -> None:
+            async def work(transaction: Transaction, wanted: list[Job] = wanted) -> None:
                 for job in wanted:
                     await step(transaction, job)
 
