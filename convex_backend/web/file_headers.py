@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Final
 
@@ -16,7 +15,6 @@ _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE: Final = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*+")'
 _MEDIA_TYPE: Final = re.compile(rf"{_TOKEN}/{_TOKEN}(?:\s*+;\s*+(?:{_TOKEN}\s*+=\s*+{_VALUE})?+)*+\s*+")
 _DIGEST: Final = re.compile(r"sha-256=([A-Za-z0-9+/]{43}=)", re.IGNORECASE)
-_SHA256_BYTES: Final = 32
 
 
 def _bad(name: str, why: str) -> BadRequest:
@@ -60,10 +58,7 @@ def digest_of(request: Request) -> str | None:
     found = _DIGEST.fullmatch(value)
     if found is None:
         raise _bad("digest", "expected sha-256=<base64 of 32 bytes>")
-    try:
-        data = base64.b64decode(found[1], validate=True)
-    except binascii.Error:
-        raise _bad("digest", "not base64") from None
-    if len(data) != _SHA256_BYTES or base64.b64encode(data).decode("ascii") != found[1]:
+    # Such a text is always 32 bytes, but its last digit may have bits that belong to none of them.
+    if base64.b64encode(base64.b64decode(found[1])).decode("ascii") != found[1]:
         raise _bad("digest", "not the base64 text of 32 bytes")
     return found[1]
