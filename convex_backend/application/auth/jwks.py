@@ -23,7 +23,7 @@ import orjson
 from twisted.logger import Logger
 
 from convex_backend.application.auth.fetch import Fetched, Fetcher, FetchFailed
-from convex_backend.application.auth.providers import same_issuer
+from convex_backend.application.auth.providers import is_data_url, same_issuer
 from convex_backend.deferreds import Coalescer
 from convex_backend.errors import BadRequest, ConvexError, Forbidden, NotFound, Overloaded, RateLimited, Unauthenticated
 
@@ -192,11 +192,11 @@ class ProviderKeys:
 
         :raises Unauthenticated: ``InvalidAuthHeader``: it cannot be used. :raises Overloaded: its server has trouble.
         """
-        return self._of_data(url) if url[:5].lower() == "data:" else await self._key_sets.get(url)
+        return self._of_data(url) if is_data_url(url) else await self._key_sets.get(url)
 
     async def custom_again(self, url: str) -> KeySet:
         """Likewise, fetched anew unless that was done just now: the present set lacks a key."""
-        if url[:5].lower() == "data:":
+        if is_data_url(url):
             return self._of_data(url)
         return await self._key_sets.get(url, newer_than=MIN_AGE_SECONDS)
 

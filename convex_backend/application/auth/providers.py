@@ -70,7 +70,7 @@ class CustomJwtProvider:
     @property
     def jwks_url(self) -> str:
         """Where the keys are, with a scheme."""
-        return self.jwks if self.jwks[:5].lower() == "data:" else with_scheme(self.jwks)
+        return self.jwks if is_data_url(self.jwks) else with_scheme(self.jwks)
 
     def matches(self, issuer: str, audience: Sequence[str]) -> bool:
         """Whether a token with these claims is for this provider."""
@@ -97,6 +97,11 @@ Provider = OidcProvider | CustomJwtProvider
 def with_scheme(text: str) -> str:
     """*text* with ``https://`` in front if it names no scheme."""
     return text if "://" in text else f"https://{text}"
+
+
+def is_data_url(text: str) -> bool:
+    """Whether *text* holds its document itself."""
+    return text[:5].lower() == "data:"
 
 
 def same_issuer(configured: str, claimed: str) -> bool:
@@ -181,7 +186,7 @@ def _custom(where: str, tree: Mapping[str, Any]) -> CustomJwtProvider:
     if algorithm not in CUSTOM_ALGORITHMS:
         raise _mismatch(f"{where} must have 'RS256' or 'ES256' as its 'algorithm'.")
     # The issuer is only compared, never fetched.
-    if jwks[:5].lower() != "data:":
+    if not is_data_url(jwks):
         _check_url("JWKS", jwks)
     return CustomJwtProvider(issuer, jwks, algorithm, application)
 
