@@ -15,7 +15,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from convex_backend.database.background_steps import PAUSE_SECONDS, RETRY_SECONDS, Pauses, StepSize, Stopped
+from convex_backend.database.background_steps import PAUSE_SECONDS, RETRIED, RETRY_SECONDS, Pauses, StepSize, Stopped
 from convex_backend.database.catalog import (
     BACKFILLED,
     BACKFILLING,
@@ -31,7 +31,6 @@ from convex_backend.database.staged_validators import VALID, staged_validators
 from convex_backend.database.system_tables import BACKEND_STATE, SCHEMAS
 from convex_backend.database.tables import set_index_state
 from convex_backend.deferreds import Waiters, run_detached
-from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault
 from convex_backend.interfaces import IndexWrite
 from convex_backend.values.coverage import covers
 from convex_backend.values.json_codec import loads
@@ -52,7 +51,7 @@ class IndexBackfill:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pauses = Pauses(database)
+        self._pauses = Pauses(database.reactor)
         self._running: Deferred[None] | None = None
         self._changed: Waiters[None] = Waiters()
         self._seen: Catalog | None = None
@@ -103,7 +102,7 @@ class IndexBackfill:
                     self._total = await self._database.persistence.count_documents(building[0].tablet)
                     while await self._step(building[0].row_id):
                         await self._pauses.sleep(PAUSE_SECONDS)
-                except (OccConflict, Rerun, Overloaded, ServerFault) as error:
+                except RETRIED as error:
                     self._log.warn("index backfill waits: {error}", error=error)
                     await self._pauses.sleep(RETRY_SECONDS)
         except Stopped:
@@ -208,7 +207,7 @@ class SchemaValidation:
     def __init__(self, database: Database, row_id: bytes) -> None:
         self._database = database
         self._row_id = row_id
-        self._pauses = Pauses(database)
+        self._pauses = Pauses(database.reactor)
         self._ended: Waiters[None] = Waiters()
         self.progress = ValidationProgress()
 
@@ -233,7 +232,7 @@ class SchemaValidation:
                 try:
                     await self._check()
                     break
-                except (OccConflict, Rerun, Overloaded, ServerFault) as error:
+                except RETRIED as error:
                     self._log.warn("schema validation starts again: {error}", error=error)
                     await self._pauses.sleep(RETRY_SECONDS)
         except Stopped:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault
 from convex_backend.interfaces import Row
-
-if TYPE_CHECKING:
-    from convex_backend.database.database import Database
 
 #: Rows of one step at most; about 5 ms of the reactor's time if they are small.
 STEP_ROWS = 200
 #: JSON text that a step should read at most.
 STEP_BYTES: Final = 256 * 1024
 PAUSE_SECONDS: Final = 0.002
-#: After a conflict, or when the store is busy.
+#: What a step is tried again after: a conflict, or a store that is busy or fails.
+RETRIED: Final = (OccConflict, Rerun, Overloaded, ServerFault)
 RETRY_SECONDS: Final = 1.0
 _FIRST_ROWS: Final = 25
 
@@ -45,8 +44,8 @@ class Stopped(Exception):
 class Pauses:
     """Sleeps that a stop cuts short."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
         self._timer: IDelayedCall | None = None
         self._sleeping: Deferred[None] | None = None
         self.stopped = False
@@ -56,7 +55,7 @@ class Pauses:
         if self.stopped:
             raise Stopped
         self._sleeping = Deferred()
-        self._timer = self._database.reactor.callLater(seconds, self._wake)
+        self._timer = self._reactor.callLater(seconds, self._wake)
         await self._sleeping
         if self.stopped:
             raise Stopped

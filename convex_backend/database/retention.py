@@ -17,12 +17,12 @@ from typing import Any
 import attrs
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from convex_backend.database.age_marks import AgeMarks
+from convex_backend.database.background_steps import Pauses, Stopped
 from convex_backend.database.committer import Clock, CommitRequest, Committer
 from convex_backend.database.reads import ReadSet
 from convex_backend.deferreds import InFlight, from_coroutine
@@ -119,8 +119,7 @@ class RetentionLoop:
         self._reactor = reactor
         self._pins: set[Pin] = set()
         self._work = InFlight()
-        self._pause: Deferred[None] | None = None
-        self._stopping = False
+        self._pauses = Pauses(reactor)
         self._own_ts = 0
         self._busy_ts = 0
         self._steady_start = 0.0
@@ -197,11 +196,9 @@ class RetentionLoop:
 
     async def stop(self) -> None:
         """Stop, and return when the step under way has ended."""
-        self._stopping = True
         if self._loop.running:
             self._loop.stop()
-        if self._pause is not None:
-            self._pause.cancel()
+        self._pauses.stop()
         await self._work.idle()
         if self._ages and self._clock_has_jumped(self._steady_seconds):
             # Since the last turn: the next start would take the jump for time in which no server ran.
@@ -239,7 +236,7 @@ class RetentionLoop:
     async def run_once(self) -> None:
         """One turn: move the watermark, then prune in bounded steps until nothing is left, however long that takes."""
         more = True
-        while more and not self._stopping:
+        while more and not self._pauses.stopped:
             await self._move_watermark()
             await self._measure()
             settings, steady = self.settings, self._steady_seconds
@@ -295,7 +292,7 @@ class RetentionLoop:
     async def _prune(self, what: str, until: float, step: Callable[[int], Awaitable[int]]) -> bool:
         """Take steps until nothing is left or it is *until*. :returns: whether something is left."""
         size = self._step_sizes[what]
-        while not self._stopping:
+        while not self._pauses.stopped:
             rows, began = size.rows, self._reactor.seconds()
             deleted = await step(rows)
             took = self._reactor.seconds() - began
@@ -304,21 +301,14 @@ class RetentionLoop:
                 return False
             size.took(took)
             if took:
-                await self._sleep(took)
+                # Leave the writer to the commits for as long as the step took: pruning takes at most half of its time.
+                try:
+                    await self._pauses.sleep(took)
+                except Stopped:
+                    break
             if self._reactor.seconds() > until:
                 break
-        return not self._stopping
-
-    async def _sleep(self, seconds: float) -> None:
-        """Leave the writer to the commits for as long as the last step took: pruning takes at most half of its time."""
-        self._pause = deferLater(self._reactor, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            if not self._stopping:
-                raise
-        finally:
-            self._pause = None
+        return not self._pauses.stopped
 
     async def _measure(self) -> None:
         size: StoreSize = await self._persistence.measure(self.watermark_ts)

@@ -17,10 +17,9 @@ import orjson
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from convex_backend.database.background_steps import PAUSE_SECONDS, RETRY_SECONDS, Pauses, StepSize, Stopped
+from convex_backend.database.background_steps import PAUSE_SECONDS, RETRIED, RETRY_SECONDS, Pauses, StepSize, Stopped
 from convex_backend.database.system_tables import STAGED_VALIDATORS
 from convex_backend.deferreds import Waiters, run_detached
-from convex_backend.errors import OccConflict, Overloaded, Rerun, ServerFault
 from convex_backend.values.json_codec import loads
 from convex_backend.values.schema import SchemaDefinition, TableDefinition, existing_document_error
 from convex_backend.values.validators import Validator, parse
@@ -102,7 +101,7 @@ class StagedValidation:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pauses = Pauses(database)
+        self._pauses = Pauses(database.reactor)
         self._running: Deferred[None] | None = None
         self._again = False
         self._ended: Waiters[None] = Waiters()
@@ -136,7 +135,7 @@ class StagedValidation:
                 try:
                     while await self._step(row_id, size):
                         await self._pauses.sleep(PAUSE_SECONDS)
-                except (OccConflict, Rerun, Overloaded, ServerFault) as error:
+                except RETRIED as error:
                     self._log.warn("staged validation waits: {error}", error=error)
                     await self._pauses.sleep(RETRY_SECONDS)
         except Stopped:
