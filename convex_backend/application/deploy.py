@@ -32,7 +32,7 @@ from convex_backend.application.component_push import (
 )
 from convex_backend.application.components import ACTIVE, ROOT
 from convex_backend.application.directory import Directory
-from convex_backend.application.environment import check_values, missing_variables, read_rows
+from convex_backend.application.environment import check_values, missing_variables, read_variables
 from convex_backend.application.evaluation_memo import EvaluationMemo
 from convex_backend.application.operations import check_operation
 from convex_backend.application.push_analysis import AnalysisPool, Evaluated, Evaluation, NodeAnalysis
@@ -40,11 +40,12 @@ from convex_backend.application.push_diff import diff_json, index_changes
 from convex_backend.application.push_request import PushedDefinition, PushRequest, read_push
 from convex_backend.application.push_store import PushStore, StoredModule, UdfConfig
 from convex_backend.application.schema_push import NO_COMPONENT, evaluate_changes
+from convex_backend.application.system_commit import system_commit
 from convex_backend.application.types import SYSTEM, Caller, Identity
 from convex_backend.database.backfill import SchemaValidation
 from convex_backend.database.schema_check import PENDING
 from convex_backend.database.system_tables import CATALOG_TABLETS
-from convex_backend.deferreds import Waiters, run_detached, shield
+from convex_backend.deferreds import Waiters, run_detached
 from convex_backend.errors import BadRequest, OccConflict, Overloaded, Rerun
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Deploy:
                 if component.state == ACTIVE and component.definition not in deployed:
                     deployed[component.definition] = await self._store.modules(transaction, component.id)
                     present[component.definition] = await self._store.udf_config(transaction, component.id)
-            variables = {name: row["value"] for name, (_, row) in (await read_rows(transaction)).items()}
+            variables = await read_variables(transaction)
         finally:
             transaction.close()
         request = read_push(tree, deployed.get("", {}))
@@ -250,7 +251,7 @@ class Deploy:
         request, variables, evaluation = await self._read(tree)
         evaluated = await evaluation.run(self._analyzer)
         push = Push(self._random_bytes(16).hex(), request, evaluated, variables)
-        await shield(self._commit("start_push", lambda transaction: self._submit(transaction, push)))
+        await self._commit("start_push", lambda transaction: self._submit(transaction, push))
         self._keep(push)
         for one in push.components.values():
             info = self._database.catalogs.newest.schemas.get(one.schema_row) if one.schema_row is not None else None
@@ -288,23 +289,16 @@ class Deploy:
         return self._pushes.get(push_id) if isinstance(push_id, str) else None
 
     async def _commit(self, what: str, body: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Run *body* in a transaction and commit it, again when others were faster.
+        """Run *body* in a transaction and commit it, again when others were faster. Cancelling drops the answer only.
 
         :raises BadRequest: ``ConcurrentPush``.
         """
-        for _ in range(_ATTEMPTS):
-            transaction = self._database.begin("system", writer=what)
-            try:
-                result = await body(transaction)
-                await self._database.commit(transaction)
-                return result
-            except (OccConflict, Rerun) as error:
-                self._log.debug("{what} runs again: {error}", what=what, error=error)
-            finally:
-                transaction.close()
-        raise BadRequest(
-            "ConcurrentPush", "The deployment kept changing while this push was being applied. Push again."
-        )
+        try:
+            return await system_commit(self._database, what, body, attempts=_ATTEMPTS)
+        except (OccConflict, Rerun):
+            raise BadRequest(
+                "ConcurrentPush", "The deployment kept changing while this push was being applied. Push again."
+            ) from None
 
     # -- wait ---------------------------------------------------------------------------------------
 
@@ -361,15 +355,13 @@ class Deploy:
         push = self._find(echo.get("schemaChange")) if isinstance(echo, dict) else None
         if bool(tree.get("dryRun", False)):
             if push is not None and push.request.dry_run:
-                await shield(
-                    self._commit("finish_push", lambda transaction: withdraw_components(transaction, push.components))
-                )
+                await self._commit("finish_push", lambda transaction: withdraw_components(transaction, push.components))
             return {"authDiff": {"added": [], "removed": []}, "definitionDiffs": {}, "componentDiffs": {}}
         if push is None or push.request.dry_run or push.request.for_codegen:
             raise BadRequest("RaceDetected", RACE_TEXT)
         message = tree.get("message")
         push.caller, push.message = caller, message if isinstance(message, str) else None
-        response = await shield(self._commit("finish_push", lambda transaction: self._apply(transaction, push)))
+        response = await self._commit("finish_push", lambda transaction: self._apply(transaction, push))
         self._database.staged_validation.wake()
         # The texts are stored now; the rest stays, for a CLI that lost this answer and asks again.
         push.evaluated = attrs.evolve(push.evaluated, texts=())
@@ -403,7 +395,7 @@ class Deploy:
         return response
 
     async def _check_environment(self, transaction: Transaction, push: Push) -> None:
-        variables = {name: row["value"] for name, (_, row) in (await read_rows(transaction)).items()}
+        variables = await read_variables(transaction)
         if variables != push.variables:
             raise BadRequest("RaceDetected", "Environment variables have changed during the push. Push again.")
         declarations = push.evaluated.env_declarations

@@ -16,9 +16,9 @@ from convex_backend.application.env_declarations import parse_declaration
 from convex_backend.application.push_analysis import AnalysisPool, evaluate_auth
 from convex_backend.application.push_request import AUTH_CONFIG
 from convex_backend.application.push_store import PushStore
+from convex_backend.application.system_commit import system_commit
 from convex_backend.database.system_tables import ENVIRONMENT_VARIABLES, MODULES
-from convex_backend.deferreds import shield
-from convex_backend.errors import BadRequest, OccConflict, Rerun
+from convex_backend.errors import BadRequest
 
 if TYPE_CHECKING:
     from convex_backend.database.database import Database
@@ -89,24 +89,16 @@ class EnvironmentVariables:
         :raises OccConflict: others kept changing them. Cancelling drops the answer; the change may still happen.
         """
         check_changes(changes, self._directory.built_in_variables)
-        await shield(self._update(changes))
-
-    async def _update(self, changes: Sequence[tuple[str, str | None]]) -> None:
-        for attempt in range(_ATTEMPTS):
-            transaction = self._database.begin("system", writer="environment variables")
-            try:
-                await self._apply(transaction, changes)
-                await self._database.commit(transaction)
-                return
-            except (OccConflict, Rerun):
-                if attempt == _ATTEMPTS - 1:
-                    raise
-            finally:
-                transaction.close()
+        await system_commit(
+            self._database,
+            "environment variables",
+            lambda transaction: self._apply(transaction, changes),
+            attempts=_ATTEMPTS,
+        )
 
     async def _apply(self, transaction: Transaction, changes: Sequence[tuple[str, str | None]]) -> None:
         rows = await read_rows(transaction)
-        variables = {name: row["value"] for name, (_, row) in rows.items()}
+        variables = _values(rows)
         before = dict(variables)
         for name, value in changes:
             if value is None:
@@ -158,6 +150,15 @@ async def read_rows(transaction: Transaction) -> dict[str, SystemRow]:
     """The rows of the app's variables, by name in name order."""
     rows = await transaction.system.scan(ENVIRONMENT_VARIABLES.name, "by_name", (ROOT,))
     return {row["name"]: (row_id, row) for row_id, row in rows}
+
+
+async def read_variables(transaction: Transaction) -> dict[str, str]:
+    """The app's variables, in name order."""
+    return _values(await read_rows(transaction))
+
+
+def _values(rows: Mapping[str, SystemRow]) -> dict[str, str]:
+    return {name: row["value"] for name, (_, row) in rows.items()}
 
 
 def check_changes(changes: Sequence[tuple[str, str | None]], built_in: Mapping[str, str]) -> None:

@@ -23,15 +23,17 @@ _log = Logger()
 _INSIST_SECONDS = 1.0
 
 
-async def system_commit(database: Database, writer: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
+async def system_commit(
+    database: Database, writer: str, work: Callable[[Transaction], Awaitable[T]], *, attempts: int = ATTEMPTS
+) -> T:
     """Do *work* in a transaction without limits and commit it; on a conflict all of it is done again.
 
-    :param writer: who writes, for the conflict texts of others.
+    :param writer: who writes, for the conflict texts of others. :param attempts: tries, after which a conflict is raised.
     :returns: what *work* returned in the try that was committed, once it is durable.
     :raises OccConflict: others kept changing what it reads. :raises ServerFault, Overloaded: it has not happened.
     Cancelling drops the answer; the commit may still happen.
     """
-    return await shield(_tries(database, writer, work))
+    return await shield(_tries(database, writer, work, attempts))
 
 
 async def commit_in(
@@ -54,7 +56,7 @@ async def read_in(
         own.close()
 
 
-async def _tries(database: Database, writer: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
+async def _tries(database: Database, writer: str, work: Callable[[Transaction], Awaitable[T]], attempts: int) -> T:
     attempt = 1
     while True:
         transaction = database.begin("system", writer=writer)
@@ -63,7 +65,7 @@ async def _tries(database: Database, writer: str, work: Callable[[Transaction], 
             await database.commit(transaction)
             return result
         except (OccConflict, Rerun):
-            if attempt == ATTEMPTS:
+            if attempt == attempts:
                 raise
             attempt += 1
         finally:
