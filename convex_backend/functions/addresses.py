@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from convex_backend.functions.context import CallContext
     from convex_backend.functions.directory import FunctionDirectory
 
-HANDLE_NOT_FOUND = "Function handle not found"
-
 
 @attrs.frozen(slots=True)
 class Address:
@@ -101,7 +99,7 @@ async def resolve_handle(directory: FunctionDirectory, transaction: Any, handle:
 
 
 def _unknown_handle() -> NotFound:
-    return NotFound("FunctionHandleNotFound", HANDLE_NOT_FOUND)
+    return NotFound("FunctionHandleNotFound", "Function handle not found")
 
 
 async def _child_address(context: CallContext, parts: tuple[str, ...], text: str) -> Address:

@@ -19,7 +19,6 @@ MEMORY_MEGABYTES = 64
 
 USER_TIMEOUT_TEXT = "Function execution timed out (maximum duration: 1s)"
 SYSCALL_TIMEOUT_TEXT = "Your request timed out performing too many system operations."
-MEMORY_TEXT = f"JavaScript execution ran out of memory (maximum memory usage: {MEMORY_MEGABYTES} MB)"
 NODE_MEMORY_MEGABYTES = 512
 MAX_NODE_BYTES = 5 * 1024 * 1024
 NODE_ARGUMENTS_TEXT = (
@@ -35,6 +34,14 @@ HELP = (
 WARN_SHARE = 0.8
 
 
+def memory_text(megabytes: int) -> str:
+    """The text of a run that took more memory than *megabytes*."""
+    return f"JavaScript execution ran out of memory (maximum memory usage: {megabytes} MB)"
+
+
+MEMORY_TEXT = memory_text(MEMORY_MEGABYTES)
+
+
 def timeout_text(seconds: float) -> str:
     """The text of a call that ran out of its wall limit of *seconds*."""
     return f"Function execution timed out (maximum duration: {seconds:g}s)"
@@ -45,11 +52,6 @@ def action_timeout_text(spec: CallSpec) -> str:
     if spec.package:
         return f"Action `{spec.export}` execution timed out (maximum duration {spec.timeout_seconds:g}s)"
     return timeout_text(spec.timeout_seconds)
-
-
-def memory_text(megabytes: int) -> str:
-    """The text of a run that took more memory than *megabytes*."""
-    return f"JavaScript execution ran out of memory (maximum memory usage: {megabytes} MB)"
 
 
 @attrs.frozen(slots=True)
