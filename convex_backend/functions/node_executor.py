@@ -56,7 +56,7 @@ class NodePackage:
 
 @attrs.define(eq=False, slots=True)
 class _Generation:
-    package: NodePackage
+    key: tuple[str, str]
     pool: RunnerPool
     running: int = 0
     timer: IDelayedCall | None = None
@@ -122,7 +122,7 @@ class NodeExecutor:
                 memory_text=memory_text(NODE_MEMORY_MEGABYTES),
             )
             pool = RunnerPool(self._clock, options, lambda: self._spawn(package), _no_module, self._metrics)
-            found = self._generations[key] = _Generation(package, pool)
+            found = self._generations[key] = _Generation(key, pool)
             await pool.start()
         if found is not self._newest:
             before, self._newest = self._newest, found
@@ -137,10 +137,9 @@ class NodeExecutor:
         generation.timer = None
         if generation is self._newest:
             self._newest = None
-        for key, one in list(self._generations.items()):
-            if one is generation:
-                del self._generations[key]
-                run_detached("end of children for Node actions", self._end(generation.pool))
+        if self._generations.get(generation.key) is generation:
+            del self._generations[generation.key]
+            run_detached("end of children for Node actions", self._end(generation.pool))
 
     async def _end(self, pool: RunnerPool) -> None:
         with self._ending:
