@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from convex_backend.application.cron_loop import CronLoop
 from convex_backend.application.run_action import run_action
@@ -13,6 +15,8 @@ from convex_backend.application.scheduler_options import SchedulerOptions
 from convex_backend.application.types import ANONYMOUS, Caller, CallResult
 from convex_backend.database.system_tables import CRON_JOBS
 from convex_backend.deferreds import from_coroutine
+from convex_backend.errors import StorageFailed
+from convex_backend.interfaces import Commit
 from convex_backend.storage.memory_persistence import MemoryPersistence
 from tests.application.support import CALLER, World
 from tests.database.documents import START_NS, run
@@ -127,3 +131,21 @@ class JobWorld(World):
         for loop in (self.scheduler, self.crons):
             stopped = from_coroutine(loop.stop())
             assert stopped.called
+
+
+class FailingWrites:
+    """A store whose next writes fail.
+
+    :ivar failing: how many still do.
+    """
+
+    def __init__(self, persistence: MemoryPersistence) -> None:
+        self.failing = 0
+        self._write = persistence.write
+        persistence.write = self._guarded  # type: ignore[method-assign]
+
+    def _guarded(self, commits: Sequence[Commit]) -> Deferred[None]:
+        if self.failing:
+            self.failing -= 1
+            raise StorageFailed
+        return self._write(commits)

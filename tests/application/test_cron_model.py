@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from convex_backend.application import cron_jobs
 from convex_backend.application.scheduler_options import Backoff, SchedulerOptions
-from convex_backend.errors import ConvexError, StorageFailed
-from tests.application.job_support import JobWorld
+from convex_backend.errors import ConvexError
+from tests.application.job_support import FailingWrites, JobWorld
 from tests.application.support import Function
 from tests.database.documents import START_NS
 
@@ -32,20 +32,11 @@ class Model:
 
     def __init__(self) -> None:
         self.world = JobWorld(OPTIONS)
-        self.broken = 0
+        self.writes = FailingWrites(self.world.persistence)
         self.lives = 0
         self.running = 0
         self.began = 0
         self.removed = False
-        write = self.world.persistence.write
-
-        def guarded(commits: Any) -> Any:
-            if self.broken:
-                self.broken -= 1
-                raise StorageFailed
-            return write(commits)
-
-        self.world.persistence.write = guarded  # type: ignore[method-assign]
         self.world.define("app:tick", "mutation", self._tick)
         self.world.define("app:slow", "action", self._slow)
 
@@ -71,9 +62,9 @@ class Model:
         elif what == "go on" and world.pool.paused:
             world.go_on()
         elif what == "break":
-            self.broken = how
+            self.writes.failing = how
         elif what == "restart":
-            self.broken = 0
+            self.writes.failing = 0
             self.lives += 1
             self.running = 0
             world.pool.paused.clear()
@@ -96,7 +87,7 @@ class Model:
 
     def check(self) -> None:
         """Let it go on for a while undisturbed, and compare."""
-        self.broken = 0
+        self.writes.failing = 0
         self.push(2)
         world = self.world
         before = self.began

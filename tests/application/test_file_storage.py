@@ -240,8 +240,8 @@ class SlowWriter(MemoryWriter):
         return gate.addCallback(lambda _: super(SlowWriter, self).write(chunks))
 
 
-def test_a_slow_disk_holds_the_sender(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the mark the feeder is asked to hold, and to go on when the disk has caught up; writes come one at a time and in order."""
+def slow_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Deferred[None]]:
+    """:returns: where each write of the next blob waits."""
     gates: list[Deferred[None]] = []
 
     def create() -> Deferred[Any]:
@@ -252,6 +252,12 @@ def test_a_slow_disk_holds_the_sender(world: World, monkeypatch: pytest.MonkeyPa
         return made
 
     monkeypatch.setattr(world.blobs, "create", create)
+    return gates
+
+
+def test_a_slow_disk_holds_the_sender(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the mark the feeder is asked to hold, and to go on when the disk has caught up; writes come one at a time and in order."""
+    gates = slow_disk(world, monkeypatch)
     upload = world.files.begin_upload(world.token(), None, None)
     asked: list[bool] = []
     upload.hold = asked.append
@@ -271,16 +277,7 @@ def test_a_slow_disk_holds_the_sender(world: World, monkeypatch: pytest.MonkeyPa
 
 def test_a_writer_that_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """``write`` returns when little enough waits for the disk."""
-    gates: list[Deferred[None]] = []
-
-    def create() -> Deferred[Any]:
-        writer = SlowWriter(world.blobs, "slow")
-        writer.gates = gates
-        made: Deferred[Any] = Deferred()
-        made.callback(writer)
-        return made
-
-    monkeypatch.setattr(world.blobs, "create", create)
+    gates = slow_disk(world, monkeypatch)
     upload = world.files.begin_store(0, None, None)
     assert from_coroutine(upload.write(b"x")).called
     waiting = from_coroutine(upload.write(bytes(HIGH_BYTES)))

@@ -251,22 +251,28 @@ def test_backoff_doubles_between_its_bounds() -> None:
     assert backoff.seconds(0, 0.0) == 0.5
 
 
-def test_at_most_so_many_at_once() -> None:
-    """Eight jobs run at once by default; the next one starts when one of them ends."""
-    world = JobWorld()
-    running: list[int] = []
+def start_waiting_actions(world: JobWorld, count: int) -> list[int]:
+    """Schedule so many actions that wait until they may go on. :returns: an entry for each that has begun."""
+    begun: list[int] = []
 
     async def slow(function: Function, args: Any) -> Any:
-        running.append(1)
+        begun.append(1)
         await function.pause()
 
     async def start(function: Function, args: Any) -> Any:
-        for _ in range(12):
+        for _ in range(count):
             await function.call("1.0/schedule", name="app:slow", ts=later(0), args={})
 
     world.define("app:slow", "action", slow)
     world.define("app:start", "mutation", start)
     world.mutate("app:start")
+    return begun
+
+
+def test_at_most_so_many_at_once() -> None:
+    """Eight jobs run at once by default; the next one starts when one of them ends."""
+    world = JobWorld()
+    running = start_waiting_actions(world, 12)
     world.advance(1)
     assert len(running) == 8 and world.states().count("inProgress") == 8
     world.go_on()
@@ -639,22 +645,7 @@ def test_ended_jobs_are_deleted_in_steps(world: JobWorld) -> None:
 
 def test_lag_is_measured(world: JobWorld) -> None:
     """The lag is the age of the oldest job that is due and does not run; a start observes how late it was."""
-    run(deployment_state.pause(world.db))
-    transaction = world.db.begin("mutation")
-    run(transaction.ensure_begun())
-    transaction.close()
-    run(deployment_state.resume(world.db))
-
-    async def slow(function: Function, args: Any) -> Any:
-        await function.pause()
-
-    async def start(function: Function, args: Any) -> Any:
-        for _ in range(9):
-            await function.call("1.0/schedule", name="app:slow", ts=later(0), args={})
-
-    world.define("app:slow", "action", slow)
-    world.define("app:start", "mutation", start)
-    world.mutate("app:start")
+    start_waiting_actions(world, 9)
     world.advance(10)
     lag = world.registry.get_sample_value("convex_scheduler_lag_seconds")
     assert lag is not None and 9.9 <= lag <= 10.1

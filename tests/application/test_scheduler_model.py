@@ -14,8 +14,8 @@ from convex_backend.application.scheduled_jobs import PENDING, RUNNING
 from convex_backend.application.scheduler_options import Backoff, SchedulerOptions
 from convex_backend.application.types import ANONYMOUS
 from convex_backend.database.system_tables import SCHEDULED_JOBS
-from convex_backend.errors import ConvexError, StorageFailed
-from tests.application.job_support import START_MS, JobWorld
+from convex_backend.errors import ConvexError
+from tests.application.job_support import START_MS, FailingWrites, JobWorld
 from tests.application.support import CALLER, Function, ScriptError
 from tests.database.documents import run
 
@@ -39,22 +39,13 @@ class Model:
 
     def __init__(self) -> None:
         self.world = JobWorld(OPTIONS)
-        self.broken = 0
+        self.writes = FailingWrites(self.world.persistence)
         self.keys = 0
         #: what was acknowledged: kind of job by id, its key, and those whose cancelling was
         self.kinds: dict[str, str] = {}
         self.key_of: dict[str, int] = {}
         self.cancelled_first: set[str] = set()
         self.began: Counter[int] = Counter()
-        write = self.world.persistence.write
-
-        def guarded(commits: Any) -> Any:
-            if self.broken:
-                self.broken -= 1
-                raise StorageFailed
-            return write(commits)
-
-        self.world.persistence.write = guarded  # type: ignore[method-assign]
         define = self.world.define
         define("app:apply", "mutation", self._apply)
         define("app:failing", "mutation", self._failing)
@@ -116,16 +107,16 @@ class Model:
         elif what == "go on" and world.pool.paused:
             world.go_on()
         elif what == "break":
-            self.broken = how
+            self.writes.failing = how
         elif what == "restart":
             # The store answers again; what ran is gone.
-            self.broken = 0
+            self.writes.failing = 0
             world.pool.paused.clear()
             self.world = world.restart(options=OPTIONS)
 
     def check(self) -> None:
         """Let everything come to its end, and compare."""
-        self.broken = 0
+        self.writes.failing = 0
         world = self.world
         for _ in range(40):
             world.advance(1.0, step=0.25)

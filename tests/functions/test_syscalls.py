@@ -450,8 +450,8 @@ def test_transaction_limits_hold_for_the_nested_call_only() -> None:
     assert rig.call("1.0/getTransactionMetrics")["documentsRead"]["remaining"] == 32000
 
 
-def test_child_component_references() -> None:
-    """A reference reaches a public function of a child component, whose tables then apply; others are refused by name."""
+def nested_in_child() -> tuple[Rig, list[int]]:
+    """A rig whose directory has functions of component 7, and the component of each nested call's tables."""
     rig = nested()
     rig.directory.add(
         function("things:add", "mutation", component=7), function("things:secret", component=7, visibility="internal")
@@ -464,6 +464,12 @@ def test_child_component_references() -> None:
         return value(b"null")
 
     rig.context.begin(Link(script))
+    return rig, components
+
+
+def test_child_component_references() -> None:
+    """A reference reaches a public function of a child component, whose tables then apply; others are refused by name."""
+    rig, components = nested_in_child()
     base = {"udfType": "mutation", "args": {}}
     rig.reply("1.0/runUdf", {**base, "reference": "_reference/childComponent/child/things/add"})
     assert components == [7]
@@ -541,18 +547,7 @@ def test_abandon_is_told_once_for_the_root() -> None:
 
 def test_function_handles_in_transactions() -> None:
     """A handle names the same function by name or reference, is its own handle, and reaches internal functions of any component."""
-    rig = nested()
-    rig.directory.add(
-        function("things:add", "mutation", component=7), function("things:secret", component=7, visibility="internal")
-    )
-    components: list[int] = []
-
-    async def script(spec: CallSpec, host: CallHost) -> Outcome:
-        assert rig.transaction is not None
-        components.append(rig.transaction.component)
-        return value(b"null")
-
-    rig.context.begin(Link(script))
+    rig, components = nested_in_child()
     handle = rig.call("1.0/createFunctionHandle", {"reference": "_reference/childComponent/child/things/add"})
     assert handle == "function://h7add#things:add"
     assert rig.call("1.0/createFunctionHandle", {"functionHandle": handle}) == handle
